@@ -1,0 +1,493 @@
+//! The map layout shared by the kernel programs, the agent and `lbctl`: keys, values, names and capacities.
+//!
+//! Rules: `repr(C)`, no implicit padding (hash keys compare every byte), no `bool` and no enum in a value,
+//! ports and ids in host byte order, addresses in network byte order. A change of any size, offset or
+//! meaning raises [`SCHEMA_VERSION`], which is part of the pin path.
+
+use core::mem::size_of;
+
+use crate::address::Address;
+
+/// Version of everything in this file. Pins live under `<bpffs>/v<SCHEMA_VERSION>/`.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Network 0: the node's own, the outside world, where published ports live.
+pub const NETWORK_NODE: u32 = 0;
+/// Network ids have 24 bits, as a VXLAN network identifier has.
+pub const NETWORK_MAX: u32 = 0x00ff_ffff;
+
+/// IP protocol number of TCP.
+pub const TCP: u8 = 6;
+/// IP protocol number of UDP.
+pub const UDP: u8 = 17;
+
+/// An address, port and protocol inside one network: the key of frontends and of this node's own backends.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct EndpointKey {
+    /// A published port has [`Address::ANY`]: it is answered on every address of every node.
+    /// Its family is then in [`EndpointKey::family`].
+    pub address: Address,
+    /// 24-bit network id; [`NETWORK_NODE`] for published ports.
+    pub network: u32,
+    /// Host byte order.
+    pub port: u16,
+    /// [`TCP`] or [`UDP`].
+    pub protocol: u8,
+    /// 4 or 6.
+    pub family: u8,
+}
+
+/// A frontend's value: which service answers.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Frontend {
+    /// Key into `services`.
+    pub service: u32,
+    /// `FRONTEND_*` bits.
+    pub flags: u32,
+}
+
+/// One balanced set of backends: a service's port in one network and family. Replaced whole, so a flip is one write.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Service {
+    /// Stable identity: FNV-1a of `network/name/port/protocol/family`, by which a restarted agent knows its ids again.
+    pub identity: u64,
+    /// Which generation of slots is in force.
+    pub generation: u32,
+    /// Number of slots; 0: no backend, new flows are refused.
+    pub count: u32,
+    /// Idle timeout of established TCP flows, ticks; 0: the setting.
+    pub tcp_timeout: u32,
+    /// Idle timeout of UDP flows, ticks; 0: the setting.
+    pub udp_timeout: u32,
+    /// `SERVICE_*` bits.
+    pub flags: u32,
+    /// `ALGORITHM_*`.
+    pub algorithm: u32,
+}
+
+/// Round robin over the slots (weights are in the order of the slots).
+pub const ALGORITHM_ROUND_ROBIN: u32 = 0;
+
+/// Key of one slot of one generation of a service.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct SlotKey {
+    /// Key into `services`.
+    pub service: u32,
+    /// Generation the slot belongs to.
+    pub generation: u32,
+    /// 0..count.
+    pub index: u32,
+}
+
+/// One task's address and target port. Array element; never given to another address while a flow refers to it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Backend {
+    /// Where it listens.
+    pub address: Address,
+    /// 24-bit network id its address belongs to.
+    pub network: u32,
+    /// Key into `nodes`.
+    pub node: u32,
+    /// Raised whenever the element is given to another backend.
+    pub generation: u32,
+    /// Host side of its workload interface if local and known, else 0.
+    pub ifindex: u32,
+    /// Target port, host byte order.
+    pub port: u16,
+    /// [`TCP`] or [`UDP`].
+    pub protocol: u8,
+    /// `BACKEND_*` state.
+    pub state: u8,
+    /// Its MAC address if local and known, else zero.
+    pub mac: [u8; 6],
+    /// `BACKEND_LOCAL` and others.
+    pub flags: u16,
+}
+
+/// Element not in use, or its backend is gone: flows to it are reset (TCP) or move (UDP).
+pub const BACKEND_GONE: u8 = 0;
+/// Takes new flows.
+pub const BACKEND_READY: u8 = 1;
+/// Keeps established TCP flows, takes no new flow while another backend is ready.
+pub const BACKEND_DRAINING: u8 = 2;
+/// Flag: runs on this node.
+pub const BACKEND_LOCAL: u16 = 1;
+
+/// A machine that runs the agent.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Node {
+    /// Tunnel address of the IPv4 family, or [`Address::ANY`].
+    pub tunnel_v4: Address,
+    /// Tunnel address of the IPv6 family, or [`Address::ANY`].
+    pub tunnel_v6: Address,
+    /// `NODE_*` bits.
+    pub flags: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+/// The entry is in use.
+pub const NODE_PRESENT: u32 = 1;
+/// This node itself.
+pub const NODE_LOCAL: u32 = 2;
+
+/// Value of `addresses`: whose address it is.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct NodeAddress {
+    /// Key into `nodes`.
+    pub node: u32,
+    /// [`NODE_LOCAL`] if it is this node's.
+    pub flags: u32,
+}
+
+/// An address inside a network: key of `vips`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct VipKey {
+    /// The VIP.
+    pub address: Address,
+    /// 24-bit network id.
+    pub network: u32,
+}
+
+/// Value of `vips`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Vip {
+    /// Number of frontends on it.
+    pub frontends: u32,
+}
+
+/// Value of `interfaces`, by interface index.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Interface {
+    /// Network of the workload behind it; [`NETWORK_NODE`] for a node interface.
+    pub network: u32,
+    /// `INTERFACE_*` bits.
+    pub flags: u32,
+    /// MAC with which ARP and ND for VIPs are answered.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub _pad: [u8; 2],
+}
+
+/// The interface leads to a workload.
+pub const INTERFACE_WORKLOAD: u32 = 1;
+/// Packets are switched, not routed, behind it (a bridge port): TTL stays, the destination MAC becomes the backend's.
+pub const INTERFACE_BRIDGED: u32 = 2;
+
+/// Key of an IPv4 flow, as the client's packet carries it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct FlowKey4 {
+    /// Client (flows) or backend (replies).
+    pub source: [u8; 4],
+    /// Frontend (flows) or client as the backend sees it (replies).
+    pub destination: [u8; 4],
+    /// Host byte order.
+    pub source_port: u16,
+    /// Host byte order.
+    pub destination_port: u16,
+    /// `network << 8 | protocol`.
+    pub network_protocol: u32,
+}
+
+/// Key of an IPv6 flow.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct FlowKey6 {
+    /// Client (flows) or backend (replies).
+    pub source: Address,
+    /// Frontend (flows) or client as the backend sees it (replies).
+    pub destination: Address,
+    /// Host byte order.
+    pub source_port: u16,
+    /// Host byte order.
+    pub destination_port: u16,
+    /// `network << 8 | protocol`.
+    pub network_protocol: u32,
+}
+
+/// One tracked connection. All its state is here; `replies` only leads back to it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Flow {
+    /// Key into `backends`.
+    pub backend: u32,
+    /// The backend's generation when the flow began.
+    pub generation: u32,
+    /// Key into `services`.
+    pub service: u32,
+    /// Node that the flow came from through the tunnel, plus one; 0: it came directly.
+    pub origin: u32,
+    /// Tick of the last packet, either direction.
+    pub last_seen: u32,
+    /// Expires this many ticks after `last_seen`.
+    pub timeout: u32,
+    /// Tick of the first packet.
+    pub created: u32,
+    /// Source port as the backend sees it, host byte order; differs from the client's after a collision.
+    pub source_port: u16,
+    /// `FLOW_*` state.
+    pub state: u8,
+    /// `FLOW_FLAG_*` bits.
+    pub flags: u8,
+}
+
+/// Leads from a reply's tuple to its flow.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reply {
+    /// Address that the client speaks to.
+    pub frontend: Address,
+    /// The client's address (a hairpin's reply is addressed to the VIP).
+    pub client: Address,
+    /// The frontend's port, host byte order.
+    pub frontend_port: u16,
+    /// The client's own port, host byte order.
+    pub client_port: u16,
+    /// Network of the flow's key.
+    pub network: u32,
+    /// `REPLY_*`.
+    pub kind: u32,
+}
+
+/// The flow came to a published port: translated back where the backend sends it.
+pub const REPLY_PUBLISHED: u32 = 1;
+/// The flow came to a VIP: translated back where the client receives it.
+pub const REPLY_VIP: u32 = 2;
+/// The client is its own backend: translated back where it sends it.
+pub const REPLY_HAIRPIN: u32 = 3;
+
+/// TCP: SYN seen. UDP: request seen.
+pub const FLOW_NEW: u8 = 1;
+/// Both sides have spoken.
+pub const FLOW_ESTABLISHED: u8 = 2;
+/// One side has sent FIN.
+pub const FLOW_CLOSING: u8 = 3;
+/// Both sides have sent FIN, or one RST: a SYN on the tuple is a new flow.
+pub const FLOW_CLOSED: u8 = 4;
+
+/// The client sent FIN.
+pub const FLOW_FLAG_FIN_CLIENT: u8 = 1;
+/// The backend sent FIN.
+pub const FLOW_FLAG_FIN_BACKEND: u8 = 2;
+/// The backend sees the VIP as source, because client and backend are one.
+pub const FLOW_FLAG_HAIRPIN: u8 = 4;
+
+/// What the programs need to know; one element. Ticks are 2^20 ns (1.048576 ms).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Settings {
+    /// UDP port of the tunnel, host byte order.
+    pub tunnel_port: u16,
+    /// Largest packet (IP header included) that the path between nodes carries.
+    pub tunnel_mtu: u16,
+    /// `SETTING_*` bits.
+    pub flags: u32,
+    /// TCP flow of which only the SYN was seen, ticks.
+    pub tcp_syn: u32,
+    /// Established TCP flow, ticks.
+    pub tcp_established: u32,
+    /// TCP flow with one FIN, ticks.
+    pub tcp_closing: u32,
+    /// Closed TCP flow, ticks.
+    pub tcp_closed: u32,
+    /// UDP flow without an answer, ticks.
+    pub udp_new: u32,
+    /// UDP flow with an answer, ticks.
+    pub udp_established: u32,
+}
+
+/// The kernel knows `BPF_F_IPV6` of `bpf_l4_csum_replace` (6.16 and later).
+pub const SETTING_L4_CSUM_IPV6: u32 = 1;
+
+/// Element of `counters` (per CPU), by reason code.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of the frames as they came in.
+    pub bytes: u64,
+}
+
+/// Element of `service_counters` (per CPU), by service id.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ServiceCounter {
+    /// Flows begun.
+    pub flows: u64,
+    /// Packets forwarded to backends.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Packets forwarded to clients.
+    pub reply_packets: u64,
+    /// Their bytes.
+    pub reply_bytes: u64,
+}
+
+/// `log2` of the nanoseconds in a tick.
+pub const TICK_SHIFT: u32 = 20;
+
+/// Whole ticks in `milliseconds`.
+pub const fn ticks(milliseconds: u64) -> u32 {
+    ((milliseconds * 1_000_000) >> TICK_SHIFT) as u32
+}
+
+/// Capacities of the maps.
+pub mod capacity {
+    /// `frontends`.
+    pub const FRONTENDS: u32 = 65_536;
+    /// `services`, `cursors` and `service_counters`.
+    pub const SERVICES: u32 = 32_768;
+    /// `slots`, two generations of each service.
+    pub const SLOTS: u32 = 1_048_576;
+    /// `backends` and `local_backends`.
+    pub const BACKENDS: u32 = 262_144;
+    /// `nodes`.
+    pub const NODES: u32 = 4_096;
+    /// `addresses`.
+    pub const ADDRESSES: u32 = 16_384;
+    /// `vips`.
+    pub const VIPS: u32 = 65_536;
+    /// `interfaces`.
+    pub const INTERFACES: u32 = 16_384;
+    /// Each of `flows4`, `flows6`, `replies4`, `replies6`, unless the agent's configuration says otherwise.
+    pub const FLOWS: u32 = 1_048_576;
+    /// `counters`.
+    pub const COUNTERS: u32 = 64;
+}
+
+/// A map as the agent and `lbctl` see it.
+pub trait Table {
+    /// The map's name in the object and in the pin directory.
+    const NAME: &'static str;
+    /// Whether every index always exists (array) or only what was written (hash).
+    const ARRAY: bool;
+    /// Key.
+    type Key: Copy + Ord;
+    /// Value.
+    type Value: Copy + PartialEq;
+}
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $marker:ident = $name:literal $array:literal $key:ty => $value:ty;)*) => {
+        $( $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub struct $marker;
+        impl Table for $marker {
+            const NAME: &'static str = $name;
+            const ARRAY: bool = $array;
+            type Key = $key;
+            type Value = $value;
+        } )*
+        /// Names of the maps that [`Table`] describes.
+        pub const TABLE_NAMES: &[&str] = &[$($name),*];
+    };
+}
+
+tables! {
+    /// One element: [`Settings`].
+    SettingsTable = "settings" true u32 => Settings;
+    /// Interface index to [`Interface`].
+    Interfaces = "interfaces" false u32 => Interface;
+    /// Frontend to service.
+    Frontends = "frontends" false EndpointKey => Frontend;
+    /// Service id to [`Service`].
+    Services = "services" false u32 => Service;
+    /// Slot to backend id.
+    Slots = "slots" false SlotKey => u32;
+    /// Service id to the number of flows begun; written by the programs alone.
+    Cursors = "cursors" true u32 => u64;
+    /// Backend id to [`Backend`].
+    Backends = "backends" true u32 => Backend;
+    /// Address of a backend on this node to its id: what may be named in the tunnel.
+    LocalBackends = "local_backends" false EndpointKey => u32;
+    /// Node id to [`Node`].
+    Nodes = "nodes" true u32 => Node;
+    /// Address of any node to [`NodeAddress`].
+    Addresses = "addresses" false Address => NodeAddress;
+    /// VIPs for which ARP, ND and echo are answered.
+    Vips = "vips" false VipKey => Vip;
+    /// IPv4 flows.
+    Flows4 = "flows4" false FlowKey4 => Flow;
+    /// IPv6 flows.
+    Flows6 = "flows6" false FlowKey6 => Flow;
+    /// IPv4 replies.
+    Replies4 = "replies4" false FlowKey4 => Reply;
+    /// IPv6 replies.
+    Replies6 = "replies6" false FlowKey6 => Reply;
+}
+
+/// Per-CPU array of [`Counter`] by reason code.
+pub const COUNTERS: &str = "counters";
+/// Per-CPU array of [`ServiceCounter`] by service id.
+pub const SERVICE_COUNTERS: &str = "service_counters";
+
+/// Names of the programs in the object.
+pub mod program {
+    /// XDP, node interface.
+    pub const XDP_NODE: &str = "xdp_node";
+    /// tc ingress, node interface.
+    pub const TC_NODE: &str = "tc_node";
+    /// tc ingress, host side of a workload interface.
+    pub const FROM_WORKLOAD: &str = "from_workload";
+    /// tc egress, host side of a workload interface.
+    pub const TO_WORKLOAD: &str = "to_workload";
+}
+
+const _: () = {
+    assert!(size_of::<EndpointKey>() == 24);
+    assert!(size_of::<Service>() == 32);
+    assert!(size_of::<SlotKey>() == 12);
+    assert!(size_of::<Backend>() == 44);
+    assert!(size_of::<Node>() == 40);
+    assert!(size_of::<VipKey>() == 20);
+    assert!(size_of::<Interface>() == 16);
+    assert!(size_of::<FlowKey4>() == 16);
+    assert!(size_of::<FlowKey6>() == 40);
+    assert!(size_of::<Flow>() == 32);
+    assert!(size_of::<Reply>() == 44);
+    assert!(size_of::<Settings>() == 32);
+};
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::*;
+    macro_rules! pod {
+        ($($t:ty),*) => { $(
+            // SAFETY: repr(C), every field plain old data, no implicit padding (sizes asserted above).
+            unsafe impl aya::Pod for $t {}
+        )* };
+    }
+    pod!(
+        Address,
+        EndpointKey,
+        Frontend,
+        Service,
+        SlotKey,
+        Backend,
+        Node,
+        NodeAddress,
+        VipKey,
+        Vip,
+        Interface,
+        FlowKey4,
+        FlowKey6,
+        Flow,
+        Reply,
+        Settings,
+        Counter,
+        ServiceCounter
+    );
+}

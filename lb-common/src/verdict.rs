@@ -1,0 +1,132 @@
+//! What becomes of a packet, and why: the one table of reasons behind the counters, the metrics, `lbctl` and the docs.
+
+macro_rules! reasons {
+    ($($name:ident = $code:literal $kind:ident $text:literal $help:literal;)*) => {
+        /// Why a packet was forwarded, answered, passed to the kernel's own stack, or dropped.
+        #[repr(u8)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Reason { $(#[doc = $help] $name = $code),* }
+
+        impl Reason {
+            /// Every reason, in the order of its code.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// Label of the metric, column of `lbctl`.
+            pub const fn name(self) -> &'static str { match self { $(Self::$name => $text),* } }
+
+            /// One sentence for the docs.
+            pub const fn help(self) -> &'static str { match self { $(Self::$name => $help),* } }
+
+            /// Which way the packet went.
+            pub const fn kind(self) -> Kind { match self { $(Self::$name => Kind::$kind),* } }
+
+            /// Index into `counters`.
+            pub const fn code(self) -> u8 { self as u8 }
+        }
+    };
+}
+
+/// The ways a packet can go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Rewritten and sent on.
+    Forward,
+    /// Turned into an answer to its sender.
+    Answer,
+    /// Left to the kernel's stack.
+    Pass,
+    /// Discarded.
+    Drop,
+}
+
+impl Kind {
+    /// Label of the metric.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Answer => "answer",
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+reasons! {
+    ForwardLocal = 1 Forward "forward_local" "To a backend on this node.";
+    ForwardTunnel = 2 Forward "forward_tunnel" "To a backend on another node, through the tunnel.";
+    ForwardNetwork = 3 Forward "forward_network" "VIP translated to a backend, carried on by the network itself.";
+    ReplyDirect = 4 Forward "reply_direct" "Reply of a backend on this node, translated back and sent to the client.";
+    ReplyTunnel = 5 Forward "reply_tunnel" "Reply of a backend on this node, translated back and sent to the entry node.";
+    ReplyFromTunnel = 6 Forward "reply_from_tunnel" "Reply that came through the tunnel, sent to the client.";
+    ReplyVip = 7 Forward "reply_vip" "Reply inside a network, translated back to the VIP.";
+    Hairpin = 8 Forward "hairpin" "A backend spoke to its own service and was chosen itself.";
+
+    AnswerArp = 12 Answer "answer_arp" "ARP or neighbour solicitation for a VIP.";
+    AnswerEcho = 13 Answer "answer_echo" "Echo request to a VIP.";
+    ResetNoBackend = 14 Answer "reset_no_backend" "TCP to a service without a backend: RST.";
+    UnreachableNoBackend = 15 Answer "unreachable_no_backend" "UDP to a service without a backend: ICMP port unreachable.";
+    ResetBackendGone = 16 Answer "reset_backend_gone" "TCP flow whose backend was removed: RST.";
+    ResetUnknownFlow = 17 Answer "reset_unknown_flow" "TCP segment of a flow that is not known (expired, or never was): RST.";
+    ResetNoPort = 18 Answer "reset_no_port" "TCP to a port that the VIP does not serve: RST.";
+    UnreachableNoPort = 19 Answer "unreachable_no_port" "UDP to a port that the VIP does not serve: ICMP port unreachable.";
+
+    PassNotService = 24 Pass "not_a_service" "No frontend and no flow.";
+    PassProtocol = 25 Pass "protocol" "Not IPv4 or IPv6, or neither TCP nor UDP.";
+    PassOptions = 26 Pass "ip_options" "IPv4 options or IPv6 extension headers.";
+    PassFragment = 27 Pass "fragment" "A fragment.";
+    PassPartialChecksum = 28 Pass "partial_checksum" "XDP: the checksum is not filled in yet; tc finishes it.";
+    PassToTc = 29 Pass "to_tc" "XDP: a service's packet that only tc can deliver.";
+    PassUnresolved = 30 Pass "unresolved" "XDP: the next hop's MAC is not known yet; tc resolves it.";
+    PassVlan = 31 Pass "vlan" "XDP: a tagged frame of a service; tc finishes it.";
+    PassInterface = 32 Pass "interface" "The interface is not in the tables.";
+    PassNetwork = 33 Pass "network_reply" "Reply inside a network, translated where the client receives it.";
+
+    DropMalformed = 40 Drop "malformed" "Headers that are truncated or contradict themselves.";
+    DropFlowTableFull = 41 Drop "flow_table_full" "No room for a new flow.";
+    DropTtl = 42 Drop "ttl_exceeded" "TTL or hop limit used up.";
+    DropNoRoute = 43 Drop "no_route" "The kernel has no route to the destination.";
+    DropTunnelSource = 44 Drop "tunnel_source" "Tunnel packet from an address that is no node's.";
+    DropTunnelMalformed = 45 Drop "tunnel_malformed" "Tunnel packet with unknown framing.";
+    DropTunnelBackend = 46 Drop "tunnel_backend" "Tunnel packet for a backend that this node does not have.";
+    DropTunnelFrontend = 47 Drop "tunnel_frontend" "Tunnel packet for a frontend that its sender does not have.";
+    DropNoTunnel = 48 Drop "no_tunnel" "The backend's node has no usable tunnel address.";
+    DropBackendGone = 49 Drop "backend_gone" "Packet from or to a backend that was removed.";
+    DropPortCollision = 50 Drop "port_collision" "No free source port to keep two flows apart at one backend.";
+    DropRewrite = 51 Drop "rewrite_failed" "The kernel refused to change the packet.";
+    DropTooBig = 52 Drop "too_big" "Does not fit the path after encapsulation.";
+}
+
+/// What the program returns.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Leave the packet to the kernel's stack (XDP_PASS, TCX_NEXT).
+    Pass(Reason),
+    /// Discard it.
+    Drop(Reason),
+    /// Send it back out of the interface it came from; the Ethernet header is complete.
+    Transmit(Reason),
+    /// Send it out of `ifindex`; the Ethernet header is complete.
+    Redirect(Reason, u32),
+    /// Send it out of `ifindex`; the kernel resolves the next hop and writes the Ethernet header (tc only).
+    RedirectNeighbour(Reason, u32),
+    /// Deliver it to the far end of the veth `ifindex` (tc ingress only); the Ethernet header is complete.
+    RedirectPeer(Reason, u32),
+    /// Rewritten, and the stack carries it on.
+    Continue(Reason),
+}
+
+impl Verdict {
+    /// Why.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::Pass(r)
+            | Self::Drop(r)
+            | Self::Transmit(r)
+            | Self::Redirect(r, _)
+            | Self::RedirectNeighbour(r, _)
+            | Self::RedirectPeer(r, _)
+            | Self::Continue(r) => r,
+        }
+    }
+}

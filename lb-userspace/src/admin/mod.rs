@@ -1,0 +1,1 @@
+//! Admin API on a Unix socket, and metrics and health over HTTP.

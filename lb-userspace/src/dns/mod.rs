@@ -1,0 +1,1 @@
+//! Answers service names from the desired state and forwards the rest.

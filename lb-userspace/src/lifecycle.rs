@@ -1,0 +1,1 @@
+//! Signals, readiness and systemd notification.

@@ -1,0 +1,1 @@
+//! Guards, topologies and servers for tests and demos that need real namespaces.
