@@ -5,13 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Config;
-
-/// A value that cannot be used.
-pub(super) struct Problem {
-    pub(super) field: String,
-    pub(super) message: String,
-    pub(super) hint: Option<String>,
-}
+use super::document::Problem;
 
 /// Longest path of a Unix socket: `sun_path` has 108 bytes, the last one zero.
 const SOCKET_PATH_MAX: usize = 107;

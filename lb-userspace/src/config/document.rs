@@ -1,5 +1,6 @@
 //! A TOML file as text, and mistakes in it that say where they are and how to mend them.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -93,6 +94,17 @@ impl fmt::Display for Fault {
     }
 }
 
+/// A value that is well formed and still wrong, not yet located.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Path of the field, as in [`Fault::field`].
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+    /// How to mend it.
+    pub hint: Option<String>,
+}
+
 /// A TOML text and the name under which its faults are reported.
 #[derive(Clone, Copy, Debug)]
 pub struct Document<'a> {
@@ -119,7 +131,7 @@ impl<'a> Document<'a> {
     ///
     /// # Errors
     /// A fault with the line of the first byte that is not UTF-8.
-    pub fn from_bytes(name: &'a str, bytes: &'a [u8]) -> Result<Self, Fault> {
+    pub fn from_bytes(name: &'a str, bytes: &'a [u8]) -> Result<Self, Box<Fault>> {
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(Self { name, text }),
             Err(error) => {
@@ -131,7 +143,7 @@ impl<'a> Document<'a> {
                 let mut fault = Fault::new(name, "", "not UTF-8 text")
                     .with_hint(Some("TOML files are UTF-8; save the file in this encoding".into()));
                 fault.line = Some(line);
-                Err(fault)
+                Err(Box::new(fault))
             }
         }
     }
@@ -140,7 +152,7 @@ impl<'a> Document<'a> {
     ///
     /// # Errors
     /// A fault with line and field, and for unknown fields and values the nearest known one.
-    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Fault> {
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Box<Fault>> {
         toml::from_str(self.text).map_err(|error| {
             let span = error.span();
             let message = error.message().trim().replace('\n', "; ");
@@ -156,17 +168,31 @@ impl<'a> Document<'a> {
             if let Some(span) = span {
                 self.mark(&mut fault, &span);
             }
-            fault
+            Box::new(fault)
         })
     }
 
-    /// A fault of the field with this path. A field that is not written points at the nearest enclosing one that is.
-    pub fn fault(&self, field: &str, message: impl Into<String>, hint: Option<String>) -> Fault {
-        let mut fault = Fault::new(self.name, field, message).with_hint(hint);
-        if let Some(span) = self.span_of(field) {
-            self.mark(&mut fault, &span);
-        }
-        fault
+    /// Locates problems, in the order of the text. A field that is not written points at the nearest enclosing one
+    /// that is.
+    pub fn faults(&self, problems: impl IntoIterator<Item = Problem>) -> Vec<Fault> {
+        let places: HashMap<String, (Range<usize>, Range<usize>)> = self
+            .places()
+            .into_iter()
+            .map(|place| (place.field, (place.key, place.value)))
+            .collect();
+        let mut faults: Vec<Fault> = problems
+            .into_iter()
+            .map(|Problem { field, message, hint }| {
+                let span = self.span_of(&places, &field);
+                let mut fault = Fault::new(self.name, field, message).with_hint(hint);
+                if let Some(span) = span {
+                    self.mark(&mut fault, &span);
+                }
+                fault
+            })
+            .collect();
+        faults.sort_by_key(|fault| fault.line);
+        faults
     }
 
     /// Every field that is written, with its line.
@@ -201,19 +227,13 @@ impl<'a> Document<'a> {
         (before.matches('\n').count() + 1, before[line_start..].chars().count())
     }
 
-    fn span_of(&self, field: &str) -> Option<Range<usize>> {
-        let places = self.places();
+    fn span_of(&self, places: &HashMap<String, (Range<usize>, Range<usize>)>, field: &str) -> Option<Range<usize>> {
         let mut wanted = field;
         loop {
-            if let Some(place) = places.iter().find(|place| place.field == wanted) {
-                // A table's own span may reach over many lines: its key says more.
-                let multiline =
-                    self.text[floor(self.text, place.value.start)..floor(self.text, place.value.end)].contains('\n');
-                return Some(if multiline {
-                    place.key.clone()
-                } else {
-                    place.value.clone()
-                });
+            if let Some((key, value)) = places.get(wanted) {
+                // A value of several lines is named by its key.
+                let several = self.text.get(value.clone()).is_none_or(|text| text.contains('\n'));
+                return Some(if several { key.clone() } else { value.clone() });
             }
             wanted = &wanted[..wanted.rfind(['.', '['])?];
         }
@@ -309,7 +329,7 @@ fn explain(message: &str) -> (String, Option<String>) {
         ("expected u16", "expected a whole number from 0 to 65535"),
         ("expected u32", "expected a whole number from 0 to 4294967295"),
         ("expected a boolean", "expected true or false"),
-        ("expected a sequence", "expected a list in [ ]"),
+        ("expected a sequence", "expected a list, [ ] or [[ ]]"),
         ("expected a map", "expected a section or { }"),
     ] {
         if let Some(start) = message.strip_suffix(name) {

@@ -70,6 +70,12 @@ fn list(faults: &[Fault]) -> String {
     faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n")
 }
 
+impl From<Box<Fault>> for ConfigError {
+    fn from(fault: Box<Fault>) -> Self {
+        Self::from(*fault)
+    }
+}
+
 impl From<Fault> for ConfigError {
     fn from(fault: Fault) -> Self {
         Self::Invalid(vec![fault])
@@ -145,16 +151,17 @@ pub fn load_from(
         .try_into()
         .map_err(|e: toml::de::Error| Fault::new(document.name, "", e.message()))?;
     complete(&mut config);
-    let faults: Vec<Fault> = check(&config)
-        .into_iter()
-        .map(|problem| match origins.get(&problem.field) {
-            Some(Origin::Environment(name)) => {
-                Fault::new(format!("environment {name}"), &*problem.field, problem.message).with_hint(problem.hint)
-            }
-            Some(Origin::CommandLine) => Fault::new("--set", &*problem.field, problem.message).with_hint(problem.hint),
-            _ => document.fault(&problem.field, problem.message, problem.hint),
-        })
-        .collect();
+    let (outside, inside): (Vec<_>, Vec<_>) = check(&config).into_iter().partition(|problem| {
+        matches!(
+            origins.get(&problem.field),
+            Some(Origin::Environment(_) | Origin::CommandLine)
+        )
+    });
+    let mut faults = document.faults(inside);
+    for problem in outside {
+        let source = origins.get(&problem.field).map(Origin::to_string).unwrap_or_default();
+        faults.push(Fault::new(source, problem.field, problem.message).with_hint(problem.hint));
+    }
     if faults.is_empty() {
         Ok(Loaded { config, origins })
     } else {
