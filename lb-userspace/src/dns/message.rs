@@ -211,25 +211,32 @@ impl Question {
 
     /// As many of the records as fit: a client that cannot ask again by TCP still learns some.
     fn encode(&self, mut message: Message) -> Reply {
-        let limit = usize::from(self.limit());
-        loop {
-            let Ok(bytes) = message.to_vec() else {
-                return bare(self.metadata.id, OpCode::Query, ResponseCode::ServFail);
-            };
-            if bytes.len() <= limit || message.answers.is_empty() {
-                let (rcode, truncated) = (message.metadata.response_code, message.metadata.truncation);
-                return Reply {
-                    bytes,
-                    rcode,
-                    truncated,
-                };
+        let (rcode, limit) = (message.metadata.response_code, usize::from(self.limit()));
+        let all = std::mem::take(&mut message.answers);
+        let mut attempt = |count: usize| {
+            message.answers = all[..count].to_vec();
+            message.metadata.truncation |= count < all.len();
+            message.to_vec().ok().filter(|bytes| bytes.len() <= limit || count == 0)
+        };
+        let bytes = attempt(all.len()).or_else(|| {
+            let (mut fits, mut too_many) = (0, all.len());
+            while too_many > fits + 1 {
+                let middle = fits.midpoint(too_many);
+                if attempt(middle).is_some() {
+                    fits = middle;
+                } else {
+                    too_many = middle;
+                }
             }
-            let excess = bytes.len() - limit;
-            let each = (bytes.len() / message.answers.len()).max(1);
-            message
-                .answers
-                .truncate(message.answers.len() - excess.div_ceil(each).min(message.answers.len()));
-            message.metadata.truncation = true;
+            attempt(fits)
+        });
+        match bytes {
+            Some(bytes) => Reply {
+                truncated: bytes[2] & 0x02 != 0,
+                bytes,
+                rcode,
+            },
+            None => bare(self.metadata.id, OpCode::Query, ResponseCode::ServFail),
         }
     }
 }

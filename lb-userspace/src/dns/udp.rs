@@ -142,7 +142,7 @@ fn receive_with_address(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(us
             Some((
                 address.into(),
                 if address.is_unicast_link_local() {
-                    info.ipi6_ifindex as u32
+                    info.ipi6_ifindex
                 } else {
                     0
                 },

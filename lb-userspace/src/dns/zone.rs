@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::rr::RecordType;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -359,7 +359,7 @@ fn reverse_address(name: &str) -> Option<IpAddr> {
     if !name.to_ascii_lowercase().ends_with(".arpa") {
         return None;
     }
-    let net = Name::from_ascii(name).ok()?.parse_arpa_name().ok()?;
+    let net = super::message::wire_name(name)?.parse_arpa_name().ok()?;
     let whole = if net.addr().is_ipv4() { 32 } else { 128 };
     (net.prefix_len() == whole).then(|| net.addr())
 }
@@ -373,4 +373,4 @@ const fn family(address: IpAddr) -> usize {
 
 #[cfg(test)]
 #[path = "zone_tests.rs"]
-mod tests;
+pub(super) mod tests;
