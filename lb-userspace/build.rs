@@ -55,7 +55,12 @@ fn build() -> Result<Vec<u8>, Box<dyn Error>> {
         architecture: variable("CARGO_CFG_TARGET_ARCH")?,
         big_endian: variable("CARGO_CFG_TARGET_ENDIAN")? == "big",
     };
-    Ok(Build { workspace, toolchain: &toolchain, machine: &machine }.run()?)
+    Ok(Build {
+        workspace,
+        toolchain: &toolchain,
+        machine: &machine,
+    }
+    .run()?)
 }
 
 fn variable(name: &str) -> Result<String, String> {
