@@ -2,6 +2,8 @@
 
 mod ebpf;
 mod object;
+mod process;
+mod setup;
 mod toolchain;
 
 use std::path::{Path, PathBuf};
@@ -19,12 +21,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Install what is missing to build, try and test.
+    Setup,
     /// Build the eBPF object.
     Ebpf,
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
+        Verb::Setup => setup::run(),
         Verb::Ebpf => ebpf::run(),
     };
     match result {

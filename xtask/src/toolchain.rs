@@ -16,13 +16,12 @@ pub(crate) const RUSTC_MINIMUM: (u32, u32) = (1, 95);
 /// A rustc, and the cargo to run it with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Compiler {
-    /// The real binary, or a name to be looked up on PATH.
     pub(crate) rustc: PathBuf,
     /// Cargo that belongs to it, or the one that runs us.
     pub(crate) cargo: PathBuf,
     /// As `rustc --version` prints it, such as `1.96.0`.
     pub(crate) release: String,
-    /// Major and minor number of its LLVM's release; only the first counts.
+    /// Major version of its LLVM.
     pub(crate) llvm: u32,
     /// Where it keeps its libraries.
     pub(crate) sysroot: PathBuf,
@@ -36,7 +35,7 @@ impl Compiler {
         self.sources && self.new_enough()
     }
 
-    fn new_enough(&self) -> bool {
+    pub(crate) fn new_enough(&self) -> bool {
         minor_version(&self.release).is_some_and(|version| version >= RUSTC_MINIMUM)
     }
 }
@@ -63,7 +62,7 @@ pub(crate) struct Linker {
 
 impl Linker {
     /// A linker reads the bitcode of its own LLVM and of older ones.
-    fn reads(&self, llvm: u32) -> bool {
+    pub(crate) fn reads(&self, llvm: u32) -> bool {
         self.llvm.is_none_or(|own| own >= llvm)
     }
 }
@@ -212,28 +211,17 @@ pub(crate) fn linker_root(llvm: u32) -> PathBuf {
 }
 
 fn probe_compilers() -> Vec<Compiler> {
-    let cargo = PathBuf::from(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let mut candidates = vec![(
-        env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()).into(),
-        cargo.clone(),
-    )];
+    let mut candidates: Vec<PathBuf> = vec![env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()).into()];
     candidates.extend(
         rustup_toolchains()
             .into_iter()
-            .map(|t| (t.join("bin/rustc"), t.join("bin/cargo"))),
+            .map(|toolchain| toolchain.join("bin/rustc")),
     );
-    candidates.extend(["/usr/bin/rustc", "/usr/local/bin/rustc"].map(|rustc| (rustc.into(), cargo.clone())));
+    candidates.extend(["/usr/bin/rustc", "/usr/local/bin/rustc"].map(PathBuf::from));
 
     let mut compilers: Vec<Compiler> = Vec::new();
-    for (rustc, own_cargo) in candidates {
-        let cargo = if own_cargo.is_absolute() && !own_cargo.exists() {
-            cargo.clone()
-        } else {
-            own_cargo
-        };
-        if let Some(compiler) = probe_compiler(rustc, cargo)
-            && !compilers.iter().any(|known| known.sysroot == compiler.sysroot)
-        {
+    for compiler in candidates.into_iter().filter_map(probe_compiler) {
+        if !compilers.iter().any(|known| known.sysroot == compiler.sysroot) {
             compilers.push(compiler);
         }
     }
@@ -263,19 +251,20 @@ fn rustup_toolchains() -> Vec<PathBuf> {
     toolchains
 }
 
-fn probe_compiler(rustc: PathBuf, cargo: PathBuf) -> Option<Compiler> {
-    let verbose = output(Command::new(&rustc).arg("-vV"))?;
-    let sysroot = PathBuf::from(output(Command::new(&rustc).args(["--print", "sysroot"]))?.trim_end());
+/// The compiler behind a name, which may be rustup's proxy: what it stands for now, not when the variables differ.
+fn probe_compiler(name: PathBuf) -> Option<Compiler> {
+    let verbose = output(Command::new(&name).arg("-vV"))?;
+    let sysroot = PathBuf::from(output(Command::new(&name).args(["--print", "sysroot"]))?.trim_end());
     let sysroot = fs::canonicalize(&sysroot).unwrap_or(sysroot);
+    let own = |binary: &str| Some(sysroot.join("bin").join(binary)).filter(|path| path.exists());
     let (release, llvm) = parse_version(&verbose)?;
-    let sources = sysroot.join("lib/rustlib/src/rust/library/core/src/lib.rs").exists();
     Some(Compiler {
-        rustc,
-        cargo,
+        rustc: own("rustc").unwrap_or(name),
+        cargo: own("cargo").unwrap_or_else(|| env::var_os("CARGO").unwrap_or_else(|| "cargo".into()).into()),
+        sources: sysroot.join("lib/rustlib/src/rust/library/core/src/lib.rs").exists(),
         release,
         llvm,
         sysroot,
-        sources,
     })
 }
 
@@ -287,7 +276,7 @@ fn parse_version(verbose: &str) -> Option<(String, u32)> {
     Some((release, llvm))
 }
 
-fn minor_version(release: &str) -> Option<(u32, u32)> {
+pub(crate) fn minor_version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(['.', '-']);
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
