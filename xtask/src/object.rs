@@ -60,11 +60,22 @@ impl Build<'_> {
         self.directory().join("lb.o")
     }
 
-    /// Cargo with everything set for BPF; `verb` is `build`, `clippy` ...
+    /// Cargo with everything set for BPF.
     pub(crate) fn cargo(&self, verb: &str) -> Command {
+        self.command(Command::new(&self.toolchain.compiler.cargo), verb)
+    }
+
+    /// The clippy of the compiler that builds the object.
+    #[allow(dead_code, reason = "not called by the build script")]
+    pub(crate) fn clippy(&self) -> Command {
+        let mut command = Command::new(self.toolchain.compiler.clippy());
+        command.env("CARGO", &self.toolchain.compiler.cargo);
+        self.command(command, "clippy")
+    }
+
+    fn command(&self, mut command: Command, verb: &str) -> Command {
         let Toolchain { compiler, linker } = self.toolchain;
         let target = self.machine.target();
-        let mut command = Command::new(&compiler.cargo);
         // What an outer cargo, clippy or rustup has set is meant for the host's compiler.
         for (name, _) in env::vars_os() {
             let text = name.to_string_lossy();

@@ -31,6 +31,11 @@ pub(crate) fn handle_interrupts() -> Result<()> {
     .context("handler for Ctrl-C")
 }
 
+/// Whether somebody wants us to stop.
+pub(crate) fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
+
 /// The cargo that runs us.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -64,7 +69,7 @@ pub(crate) fn run_and_read(command: &mut Command) -> Result<(bool, String)> {
         text.push_str(&reader.join().unwrap_or_default());
     }
     let result = finish(command, child);
-    if INTERRUPTED.load(Ordering::SeqCst) {
+    if interrupted() {
         bail!("interrupted");
     }
     Ok((result.is_ok(), text))
@@ -91,7 +96,7 @@ pub(crate) fn display(command: &Command) -> String {
 }
 
 fn spawn(command: &mut Command) -> Result<Child> {
-    if INTERRUPTED.load(Ordering::SeqCst) {
+    if interrupted() {
         bail!("interrupted");
     }
     // A group of its own: the terminal's Ctrl-C reaches us alone, and the child hears of it once.
@@ -104,7 +109,7 @@ fn spawn(command: &mut Command) -> Result<Child> {
 fn finish(command: &Command, mut child: Child) -> Result<()> {
     let status = child.wait();
     GROUP.store(0, Ordering::SeqCst);
-    if INTERRUPTED.load(Ordering::SeqCst) {
+    if interrupted() {
         bail!("interrupted");
     }
     let status = status.with_context(|| format!("cannot wait for {}", display(command)))?;

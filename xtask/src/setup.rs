@@ -41,6 +41,10 @@ struct Facts {
     llvms: Vec<(u32, PathBuf)>,
     rustup: bool,
     apt: bool,
+    /// `LB_EBPF_OBJECT` is set: no toolchain is needed.
+    ready_object: bool,
+    /// Package of the clippy that belongs to the chosen compiler, if it is wanted and not there.
+    missing_linter: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,16 +97,21 @@ impl Display for Step {
     }
 }
 
-/// Installs what is missing.
+/// What the build, the demo and the tests need; `lint` adds what only `cargo xtask ci` needs.
 ///
 /// # Errors
 /// Something can neither be found nor installed; the message holds the mend.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(lint: bool) -> Result<()> {
     // What comes with a package may be known only when it is there: a second look finishes the plan.
     for _ in 0..3 {
-        let steps = plan(&look())?;
+        let facts = look(lint);
+        let steps = plan(&facts)?;
         if steps.is_empty() {
-            let toolchain = choose(&probe())?;
+            if facts.ready_object {
+                println!("setup: nothing to do; LB_EBPF_OBJECT gives the eBPF object");
+                return Ok(());
+            }
+            let toolchain = choose(&facts.installed)?;
             println!("setup: nothing to do; the eBPF object is built with");
             println!("  {}\n  {}", toolchain.compiler, toolchain.linker);
             return Ok(());
@@ -125,6 +134,25 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
+/// As [`run`], but quiet when there is nothing to do, and content without the packages that only tests need
+/// when they cannot be installed.
+pub(crate) fn ensure() -> Result<()> {
+    let facts = look(false);
+    let steps = plan(&facts)?;
+    let only_programs = facts.ready_object || choose(&facts.installed).is_ok();
+    match steps.first() {
+        None => Ok(()),
+        Some(step @ Step::Apt(_)) if only_programs && !geteuid().is_root() => {
+            println!(
+                "note: without these packages some tests will be skipped: {}",
+                by_sudo(step)
+            );
+            Ok(())
+        }
+        Some(_) => run(false),
+    }
+}
+
 fn by_sudo(step: &Step) -> String {
     let commands: Vec<String> = step
         .commands()
@@ -141,7 +169,9 @@ fn plan(facts: &Facts) -> Result<Vec<Step>, Missing> {
         packages.extend(facts.missing_programs.iter().map(|&package| package.to_owned()));
     }
     let mut rest = Vec::new();
+    packages.extend(facts.missing_linter.clone());
     match choose(&facts.installed) {
+        _ if facts.ready_object => {}
         Ok(_) => {}
         Err(missing) => {
             // `None`: the compiler that will be there then is not known yet.
@@ -189,7 +219,7 @@ fn llvm_packages(llvm: u32) -> [String; 2] {
     [format!("llvm-{llvm}-dev"), format!("libpolly-{llvm}-dev")]
 }
 
-fn look() -> Facts {
+fn look(lint: bool) -> Facts {
     let apt = find_program("apt-get").is_some();
     if apt && geteuid().is_root() && ask("apt-cache", &["show", "llvm-dev"]).is_none() {
         println!("setup: the package lists are empty; apt-get update");
@@ -219,8 +249,21 @@ fn look() -> Facts {
             .collect(),
         rustup: find_program("rustup").is_some(),
         apt,
+        ready_object: env::var_os("LB_EBPF_OBJECT").is_some(),
+        missing_linter: if lint && apt { missing_linter(&installed) } else { None },
         installed,
     }
+}
+
+/// Debian's clippy, where Debian's compiler builds the object.
+fn missing_linter(installed: &Installed) -> Option<String> {
+    let compiler = choose(installed).ok()?.compiler;
+    if compiler.clippy().exists() {
+        return None;
+    }
+    let owner = ask("dpkg", &["--search", &compiler.rustc.to_string_lossy()])?;
+    let suffix = owner.split(':').next()?.strip_prefix("rustc")?;
+    Some(format!("rust{suffix}-clippy"))
 }
 
 /// A binary on PATH, or where the administrator's programs are.

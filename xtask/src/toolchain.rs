@@ -35,6 +35,11 @@ impl Compiler {
         self.sources && self.new_enough()
     }
 
+    /// The clippy that belongs to it, installed or not.
+    pub(crate) fn clippy(&self) -> PathBuf {
+        self.sysroot.join("bin/cargo-clippy")
+    }
+
     pub(crate) fn new_enough(&self) -> bool {
         minor_version(&self.release).is_some_and(|version| version >= RUSTC_MINIMUM)
     }
@@ -98,7 +103,7 @@ pub(crate) enum Missing {
     /// No compiler has the sources of `core`.
     Compiler(Installed),
     /// A compiler is there, but no linker for its LLVM.
-    Linker(Compiler, Vec<Linker>),
+    Linker(Box<Compiler>, Vec<Linker>),
 }
 
 impl Display for Missing {
@@ -180,7 +185,7 @@ pub(crate) fn choose(installed: &Installed) -> Result<Toolchain, Missing> {
                 linker: linker.clone(),
             })
         })
-        .ok_or_else(|| Missing::Linker(first.clone(), installed.linkers.clone()))
+        .ok_or_else(|| Missing::Linker(Box::new(first.clone()), installed.linkers.clone()))
 }
 
 fn choose_linker(linkers: &[Linker], llvm: u32) -> Option<&Linker> {
