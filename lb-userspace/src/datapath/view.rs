@@ -320,6 +320,11 @@ impl ReadTables for View {
     }
 }
 
+/// The tick of this moment, on the programs' clock.
+pub fn now_ticks() -> u32 {
+    (sys::monotonic_ns() >> abi::TICK_SHIFT) as u32
+}
+
 /// Reads a plain value out of the first bytes.
 fn pod<T: aya::Pod>(bytes: &[u8]) -> T {
     assert!(
