@@ -1,0 +1,399 @@
+//! [`diff`]: from desired and actual to a [`Plan`], make before break.
+//!
+//! Order: nodes, addresses, backends, local backends, slots under a new generation; then one write per service
+//! puts them in force; then what drains, frontends and VIPs; then everything that went, from the outside in:
+//! frontends, VIPs, services, old slots, local backends, backends, addresses, nodes. After any prefix of that,
+//! every frontend leads to a whole set of slots, the old one or the new one, and each slot to a backend that is there.
+
+use std::collections::{BTreeMap, HashMap};
+
+use lb_common::abi::{
+    self, ALGORITHM_ROUND_ROBIN, BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, BACKEND_READY, EndpointKey, Frontend,
+    NODE_LOCAL, NODE_PRESENT, NodeAddress, SlotKey, Vip,
+};
+
+use super::actual::{Actual, SlotIndex};
+use super::ids::Ids;
+use super::slots::sequence;
+use super::{Action, Op, Phase, Plan, Row, explain};
+use crate::model::desired::{self, Desired};
+use crate::model::snapshot::BackendState;
+
+/// What must be written so that the tables hold what is desired.
+pub fn diff(desired: &Desired, actual: &Actual) -> Plan {
+    let mut diff = Diff {
+        desired,
+        actual,
+        old: SlotIndex::of(actual),
+        ids: Ids::assign(desired, actual),
+        ops: Vec::new(),
+        made: HashMap::new(),
+        claimed: vec![false; actual.backends.keys().next_back().map_or(0, |id| *id as usize + 1)],
+        in_force: HashMap::new(),
+        cuts: BTreeMap::new(),
+        leaves: BTreeMap::new(),
+    };
+    diff.make_nodes();
+    let drained = diff.make_backends();
+    diff.make_services();
+    diff.ops.extend(drained);
+    diff.expose();
+    diff.close();
+    diff.break_slots();
+    diff.break_backends();
+    diff.break_nodes();
+    Plan {
+        changes: explain::changes(&diff),
+        problems: diff.ids.problems,
+        ops: diff.ops,
+    }
+}
+
+/// A plan being made.
+pub(super) struct Diff<'a> {
+    pub(super) desired: &'a Desired,
+    pub(super) actual: &'a Actual,
+    pub(super) old: SlotIndex,
+    pub(super) ids: Ids,
+    pub(super) ops: Vec<Op>,
+    /// Backend elements taken into use, to the op that does it.
+    made: HashMap<u32, usize>,
+    /// Backend elements of the table that stay.
+    claimed: Vec<bool>,
+    /// Services that stay: the generation and number of slots in force at the end.
+    in_force: HashMap<u32, (u32, u32)>,
+    /// Services whose slots change or that go, to the op from which on nothing leads to the old slots.
+    pub(super) cuts: BTreeMap<u32, usize>,
+    /// Services that a frontend leaves, to the ops by which that happens.
+    leaves: BTreeMap<u32, Vec<usize>>,
+}
+
+impl Diff<'_> {
+    fn push(&mut self, phase: Phase, action: Action, row: Row, after: Vec<usize>) -> usize {
+        self.ops.push(Op {
+            phase,
+            action,
+            row,
+            after,
+        });
+        self.ops.len() - 1
+    }
+
+    fn make_nodes(&mut self) {
+        let desired = self.desired;
+        for (name, node) in &desired.nodes {
+            let Some(&id) = self.ids.nodes.get(name) else { continue };
+            let flags = NODE_PRESENT | if node.local { NODE_LOCAL } else { 0 };
+            let value = abi::Node {
+                tunnel_v4: node.tunnel_v4,
+                tunnel_v6: node.tunnel_v6,
+                flags,
+                _pad: 0,
+            };
+            let there = self.actual.nodes.get(&id);
+            let present = there.is_some_and(|node| node.flags & NODE_PRESENT != 0);
+            if there != Some(&value) {
+                self.push(Phase::Make, add_or_change(present), Row::Node(id, value), Vec::new());
+            }
+        }
+        for (address, name) in &desired.addresses {
+            let Some(&node) = self.ids.nodes.get(name) else {
+                continue;
+            };
+            let flags = if desired.nodes[name].local { NODE_LOCAL } else { 0 };
+            let value = NodeAddress { node, flags };
+            let there = self.actual.addresses.get(address);
+            if there != Some(&value) {
+                let row = Row::Address(*address, value);
+                self.push(Phase::Make, add_or_change(there.is_some()), row, Vec::new());
+            }
+        }
+    }
+
+    /// Backends and local backends. Returns the ops for backends that drain from now on: they must wait until
+    /// new slots without them are in force.
+    fn make_backends(&mut self) -> Vec<Op> {
+        let desired = self.desired;
+        let mut drained = Vec::new();
+        for (key, backend) in &desired.backends {
+            let Some(element) = self.ids.backends.get(key).copied() else {
+                continue;
+            };
+            let node = self.ids.nodes.get(&backend.node).copied().unwrap_or(0);
+            let value = backend_value(key, backend, node, element.generation);
+            let there = self
+                .actual
+                .backends
+                .get(&element.id)
+                .filter(|there| there.state != BACKEND_GONE);
+            if there.is_some() {
+                self.claimed[element.id as usize] = true;
+            }
+            if there == Some(&value) {
+                continue;
+            }
+            let row = Row::Backend(element.id, value);
+            match there {
+                None => {
+                    let op = self.push(Phase::Make, Action::Add, row, Vec::new());
+                    self.made.insert(element.id, op);
+                }
+                Some(there) if there.state == BACKEND_READY && value.state != BACKEND_READY => {
+                    drained.push(Op {
+                        phase: Phase::Expose,
+                        action: Action::Change,
+                        row,
+                        after: Vec::new(),
+                    });
+                }
+                Some(_) => {
+                    self.push(Phase::Make, Action::Change, row, Vec::new());
+                }
+            }
+        }
+        for key in &desired.local_backends {
+            let Some(id) = self.ids.backends.get(key).map(|element| element.id) else {
+                continue;
+            };
+            let there = self.actual.local_backends.get(key);
+            if there != Some(&id) {
+                let after = self.made.get(&id).copied().into_iter().collect();
+                self.push(
+                    Phase::Make,
+                    add_or_change(there.is_some()),
+                    Row::LocalBackend(*key, id),
+                    after,
+                );
+            }
+        }
+        drained
+    }
+
+    /// New slots, then one write per service.
+    fn make_services(&mut self) {
+        let desired = self.desired;
+        let mut flips = Vec::new();
+        for (identity, service) in &desired.services {
+            let Some(&id) = self.ids.services.get(identity) else {
+                continue;
+            };
+            let slots = self.slots(service);
+            let there = self.actual.services.get(&id).copied();
+            let same = there.is_some_and(|there| self.old.holds(id, &there, &slots));
+            let generation = match there {
+                Some(there) if same => there.generation,
+                Some(there) => self.old.free_generation(id, there.generation.wrapping_add(1)),
+                None => self.old.free_generation(id, 1),
+            };
+            let value = abi::Service {
+                identity: *identity,
+                generation,
+                count: slots.len() as u32,
+                tcp_timeout: service.tcp_timeout,
+                udp_timeout: service.udp_timeout,
+                flags: 0,
+                algorithm: ALGORITHM_ROUND_ROBIN,
+            };
+            self.in_force.insert(id, (generation, value.count));
+            if there == Some(value) {
+                continue;
+            }
+            let first = self.ops.len();
+            for (backend, index) in slots.into_iter().zip(0..).filter(|_| !same) {
+                let after = self.made.get(&backend).copied().into_iter().collect();
+                let row = Row::Slot(
+                    SlotKey {
+                        service: id,
+                        generation,
+                        index,
+                    },
+                    backend,
+                );
+                self.push(Phase::Make, Action::Add, row, after);
+            }
+            flips.push((
+                add_or_change(there.is_some()),
+                Row::Service(id, value),
+                id,
+                first..self.ops.len(),
+            ));
+        }
+        for (action, row, id, slots) in flips {
+            let op = self.push(Phase::Flip, action, row, slots.collect());
+            self.cuts.insert(id, op);
+        }
+    }
+
+    /// The backend ids of a service's slots, in their order.
+    pub(super) fn slots(&self, service: &desired::Service) -> Vec<u32> {
+        let with_id = |(key, weight): &(EndpointKey, u16)| Some((self.ids.backends.get(key)?.id, *weight));
+        let (ids, weights): (Vec<_>, Vec<_>) = service.shares.iter().filter_map(with_id).unzip();
+        sequence(&weights).into_iter().map(|index| ids[index]).collect()
+    }
+
+    fn expose(&mut self) {
+        let desired = self.desired;
+        for (key, identity) in &desired.frontends {
+            let Some(&service) = self.ids.services.get(identity) else {
+                continue;
+            };
+            let value = Frontend { service, flags: 0 };
+            let there = self.actual.frontends.get(key).copied();
+            if there == Some(value) {
+                continue;
+            }
+            let new = !self.actual.services.contains_key(&service);
+            let after = self.cuts.get(&service).copied().filter(|_| new).into_iter().collect();
+            let row = Row::Frontend(*key, value);
+            let op = self.push(Phase::Expose, add_or_change(there.is_some()), row, after);
+            if let Some(there) = there {
+                self.leaves.entry(there.service).or_default().push(op);
+            }
+        }
+        for (key, frontends) in &desired.vips {
+            let value = Vip { frontends: *frontends };
+            let there = self.actual.vips.get(key);
+            if there != Some(&value) {
+                self.push(
+                    Phase::Expose,
+                    add_or_change(there.is_some()),
+                    Row::Vip(*key, value),
+                    Vec::new(),
+                );
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        let (desired, actual) = (self.desired, self.actual);
+        for (key, value) in &actual.frontends {
+            let wanted = desired
+                .frontends
+                .get(key)
+                .is_some_and(|identity| self.ids.services.contains_key(identity));
+            if !wanted {
+                let op = self.push(Phase::Close, Action::Remove, Row::Frontend(*key, *value), Vec::new());
+                self.leaves.entry(value.service).or_default().push(op);
+            }
+        }
+        for (key, value) in actual.vips.iter().filter(|(key, _)| !desired.vips.contains_key(key)) {
+            self.push(Phase::Close, Action::Remove, Row::Vip(*key, *value), Vec::new());
+        }
+        for (id, value) in &actual.services {
+            if !self.in_force.contains_key(id) {
+                let after = self.leaves.remove(id).unwrap_or_default();
+                let op = self.push(Phase::Close, Action::Remove, Row::Service(*id, *value), after);
+                self.cuts.insert(*id, op);
+            }
+        }
+    }
+
+    /// Slots that are not in force any more, also those that an interrupted agent has left.
+    fn break_slots(&mut self) {
+        for (service, rows) in self.old.services() {
+            let in_force = self.in_force.get(&service).copied();
+            let kept = |key: &SlotKey| in_force.is_some_and(|(g, count)| key.generation == g && key.index < count);
+            let after: Vec<_> = self.cuts.get(&service).copied().into_iter().collect();
+            for (key, backend) in rows.iter().filter(|(key, _)| !kept(key)) {
+                let row = Row::Slot(*key, *backend);
+                self.ops.push(Op {
+                    phase: Phase::Break,
+                    action: Action::Remove,
+                    row,
+                    after: after.clone(),
+                });
+            }
+        }
+    }
+
+    fn break_backends(&mut self) {
+        let (desired, actual) = (self.desired, self.actual);
+        for (key, id) in &actual.local_backends {
+            if !desired.local_backends.contains(key) || !self.ids.backends.contains_key(key) {
+                self.push(Phase::Break, Action::Remove, Row::LocalBackend(*key, *id), Vec::new());
+            }
+        }
+        let claimed = &self.claimed;
+        let goes = |(id, b): &(&u32, &abi::Backend)| b.state != BACKEND_GONE && !claimed[**id as usize];
+        // Each waits for the services that chose it.
+        let mut going: BTreeMap<u32, Vec<usize>> = actual
+            .backends
+            .iter()
+            .filter(goes)
+            .map(|(id, _)| (*id, Vec::new()))
+            .collect();
+        let cuts = if going.is_empty() { None } else { Some(&self.cuts) };
+        for (service, cut) in cuts.into_iter().flatten() {
+            let Some(value) = actual.services.get(service) else {
+                continue;
+            };
+            for (_, backend) in self.old.generation(*service, value.generation) {
+                if let Some(after) = going.get_mut(backend)
+                    && after.last() != Some(cut)
+                {
+                    after.push(*cut);
+                }
+            }
+        }
+        for (id, after) in going {
+            let value = abi::Backend {
+                state: BACKEND_GONE,
+                ..actual.backends[&id]
+            };
+            self.push(Phase::Break, Action::Remove, Row::Backend(id, value), after);
+        }
+    }
+
+    fn break_nodes(&mut self) {
+        let (desired, actual) = (self.desired, self.actual);
+        for (address, value) in &actual.addresses {
+            let wanted = desired
+                .addresses
+                .get(address)
+                .is_some_and(|name| self.ids.nodes.contains_key(name));
+            if !wanted {
+                self.push(Phase::Break, Action::Remove, Row::Address(*address, *value), Vec::new());
+            }
+        }
+        let assigned: Vec<u32> = self.ids.nodes.values().copied().collect();
+        for (id, node) in &actual.nodes {
+            if node.flags & NODE_PRESENT == 0 || assigned.contains(id) {
+                continue;
+            }
+            // Waits for the backends that were on it and are elsewhere now.
+            let leaves = |op: &Op| match op.row {
+                Row::Backend(backend, _) => actual.backends.get(&backend).is_some_and(|there| there.node == *id),
+                _ => false,
+            };
+            let after = (0..self.ops.len()).filter(|op| leaves(&self.ops[*op])).collect();
+            self.push(
+                Phase::Break,
+                Action::Remove,
+                Row::Node(*id, abi::Node { flags: 0, ..*node }),
+                after,
+            );
+        }
+    }
+}
+
+fn add_or_change(there: bool) -> Action {
+    if there { Action::Change } else { Action::Add }
+}
+
+fn backend_value(key: &EndpointKey, backend: &desired::Backend, node: u32, generation: u32) -> abi::Backend {
+    abi::Backend {
+        address: key.address,
+        network: key.network,
+        node,
+        generation,
+        ifindex: backend.ifindex,
+        port: key.port,
+        protocol: key.protocol,
+        state: match backend.state {
+            BackendState::Ready => BACKEND_READY,
+            BackendState::Draining => BACKEND_DRAINING,
+        },
+        mac: backend.mac,
+        flags: if backend.local { BACKEND_LOCAL } else { 0 },
+    }
+}

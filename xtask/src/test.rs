@@ -1,0 +1,216 @@
+//! `cargo xtask test`: builds what the tests run and runs them, with cargo-nextest where it is installed.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::count::Counts;
+use crate::process::{ask, cargo, run, run_and_read};
+use crate::setup::find_program;
+use crate::{setup, workspace};
+
+/// Test targets that are tiers of their own; all others belong to the tier `unit`.
+const TIERS: &[&str] = &["packet", "netns", "cli"];
+
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Arguments {
+    /// Tier (unit, packet, netns or cli) and a part of a test's name; either may be left out.
+    #[arg(value_name = "TIER] [FILTER", num_args = 0..=2)]
+    words: Vec<String>,
+    /// A test that cannot run here is a failure, not a skip.
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+impl Arguments {
+    /// Every test, and none may be skipped.
+    pub(crate) const STRICT: Self = Self {
+        words: Vec::new(),
+        strict: true,
+    };
+}
+
+/// What to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Selection<'a> {
+    /// `None`: all.
+    tier: Option<&'a str>,
+    filter: Option<&'a str>,
+}
+
+/// Builds and runs the tests; failures are in the counts.
+///
+/// # Errors
+/// The toolchain is missing, or nothing could be built or run.
+pub(crate) fn execute(arguments: &Arguments) -> Result<Counts> {
+    setup::ensure()?;
+    let selection = select(&arguments.words);
+    let targets = targets(selection.tier, &test_targets()?);
+    if selection.tier != Some("unit") {
+        // One build with the tests, so that both agree on the features of what they depend on.
+        let mut build = cargo();
+        build.args(["build", "--bins", "--tests"]).args(PACKAGES);
+        run(&mut build).context("build of the binaries that the tests run")?;
+    }
+    let mut counts = tests(&targets, selection.filter, arguments.strict)?;
+    if selection.tier.is_none_or(|tier| tier == "unit") {
+        let mut doc = cargo();
+        doc.args(["test", "--quiet", "--doc"])
+            .args(PACKAGES)
+            .args(selection.filter);
+        counts += with_libtest(&mut doc)?;
+    }
+    Ok(counts)
+}
+
+/// Says why tests were skipped; the closing line is the caller's.
+pub(crate) fn print_reasons(counts: &Counts) {
+    for (reason, count) in &counts.reasons {
+        println!("skipped {count}: {reason}");
+    }
+}
+
+/// Everything but the programs for BPF.
+pub(crate) const PACKAGES: &[&str] = &["--workspace", "--exclude", "lb-ebpf"];
+
+fn tests(targets: &[String], filter: Option<&str>, strict: bool) -> Result<Counts> {
+    let mut command = cargo();
+    if strict {
+        command.env("LB_TEST_STRICT", "1");
+    }
+    if find_program("cargo-nextest").is_none() {
+        command
+            .arg("test")
+            .args(PACKAGES)
+            .arg("--no-fail-fast")
+            .args(targets)
+            .args(filter);
+        return with_libtest(&mut command);
+    }
+    let junit = target_directory()?.join("nextest/default/junit.xml");
+    // Otherwise a run that never starts would show the counts of the one before.
+    let _ = fs::remove_file(&junit);
+    command
+        .args(["nextest", "run", "--no-tests=pass"])
+        .args(PACKAGES)
+        .args(targets)
+        .args(filter);
+    let result = run(&mut command);
+    match (
+        Counts::from_junit(&fs::read_to_string(&junit).unwrap_or_default()),
+        result,
+    ) {
+        (Some(counts), result) if result.is_ok() || counts.failed > 0 => Ok(counts),
+        (_, Err(error)) => Err(error),
+        (_, Ok(())) => Ok(Counts::default()),
+    }
+}
+
+/// Runs `cargo test`; a failure that no test explains is an error.
+fn with_libtest(command: &mut Command) -> Result<Counts> {
+    let (succeeded, text) = run_and_read(command)?;
+    let counts = Counts::from_libtest(&text);
+    anyhow::ensure!(
+        succeeded || counts.failed > 0,
+        "{} failed",
+        crate::process::display(command)
+    );
+    Ok(counts)
+}
+
+fn select(words: &[String]) -> Selection<'_> {
+    let tier = words
+        .first()
+        .map(String::as_str)
+        .filter(|word| *word == "unit" || TIERS.contains(word));
+    let filter = words.get(usize::from(tier.is_some())).map(String::as_str);
+    Selection { tier, filter }
+}
+
+/// Arguments that select a tier's test targets.
+fn targets(tier: Option<&str>, test_targets: &[String]) -> Vec<String> {
+    let named = |name: &String| ["--test".to_owned(), name.clone()];
+    match tier {
+        None => ["--lib", "--bins", "--tests"].map(str::to_owned).to_vec(),
+        Some("unit") => {
+            let others = test_targets
+                .iter()
+                .filter(|name| !TIERS.contains(&name.as_str()))
+                .flat_map(named);
+            ["--lib", "--bins"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain(others)
+                .collect()
+        }
+        Some(tier) => named(&tier.to_owned()).to_vec(),
+    }
+}
+
+/// Names of the integration tests of the workspace.
+fn test_targets() -> Result<Vec<String>> {
+    let metadata = metadata()?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let targets = packages.flat_map(|package| package["targets"].as_array().into_iter().flatten());
+    let tests = targets.filter(|target| target["kind"][0] == "test");
+    Ok(tests
+        .filter_map(|target| Some(target["name"].as_str()?.to_owned()))
+        .collect())
+}
+
+/// Where cargo builds.
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    Ok(metadata()?["target_directory"]
+        .as_str()
+        .context("cargo metadata: no target_directory")?
+        .into())
+}
+
+fn metadata() -> Result<serde_json::Value> {
+    let manifest = workspace().join("Cargo.toml");
+    let arguments = [
+        "metadata",
+        "--no-deps",
+        "--format-version=1",
+        "--manifest-path",
+        &manifest.to_string_lossy(),
+    ];
+    let text = ask(cargo().get_program(), &arguments).context("cargo metadata failed")?;
+    serde_json::from_str(&text).context("cargo metadata")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|&word| word.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_tier_a_filter_both_or_none() {
+        let selected = |given: &[&str]| {
+            let words = words(given);
+            let Selection { tier, filter } = select(&words);
+            (tier.map(str::to_owned), filter.map(str::to_owned))
+        };
+        assert_eq!(selected(&[]), (None, None));
+        assert_eq!(selected(&["netns"]), (Some("netns".into()), None));
+        assert_eq!(
+            selected(&["netns", "drain"]),
+            (Some("netns".into()), Some("drain".into()))
+        );
+        assert_eq!(selected(&["checksum"]), (None, Some("checksum".into())));
+    }
+
+    #[test]
+    fn unit_is_everything_that_is_no_other_tier() {
+        let all = words(&["packet", "netns", "properties"]);
+        assert_eq!(targets(Some("unit"), &all), ["--lib", "--bins", "--test", "properties"]);
+        assert_eq!(targets(Some("netns"), &all), ["--test", "netns"]);
+        assert_eq!(targets(None, &all), ["--lib", "--bins", "--tests"]);
+    }
+}
