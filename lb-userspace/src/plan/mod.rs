@@ -136,3 +136,6 @@ impl Change {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
