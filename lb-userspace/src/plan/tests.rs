@@ -82,16 +82,78 @@ fn ops(plan: &Plan) -> String {
 #[test]
 fn from_nothing() {
     let plan = plan(&snapshot(&[21, 22]), &MemoryTables::default());
-    assert_snapshot!(plan, @"");
-    assert_snapshot!(ops(&plan), @"");
+    assert_snapshot!(plan, @"
+    + node n1 (192.0.2.1)
+    + node n2 (192.0.2.2)
+    + address 192.0.2.1 (node n1)
+    + address 192.0.2.2 (node n2)
+    + service front/web 80/tcp
+        + frontend *:30080/tcp (published)
+        + frontend 10.0.1.9:80/tcp (network 5)
+        + backend 10.0.1.21:8080/tcp (ready)
+        + backend 10.0.1.22:8080/tcp (ready)
+    + vip 10.0.1.9 (network 5)
+    Plan: 10 to add, 0 to change, 0 to remove.
+    ");
+    assert_snapshot!(ops(&plan), @"
+    Make + nodes 1 after []
+    Make + nodes 2 after []
+    Make + addresses 192.0.2.1 after []
+    Make + addresses 192.0.2.2 after []
+    Make + backends 1 after []
+    Make + backends 2 after []
+    Make + local_backends 10.0.1.21:8080/tcp network 5 after [4]
+    Make + local_backends 10.0.1.22:8080/tcp network 5 after [5]
+    Make + slots 1/1/0 after [4]
+    Make + slots 1/1/1 after [5]
+    Flip + services 1 after [8, 9]
+    Expose + frontends *:30080/tcp network 0 after [10]
+    Expose + frontends 10.0.1.9:80/tcp network 5 after [10]
+    Expose + vips 10.0.1.9 network 5 after []
+    ");
 }
 
 #[test]
 fn one_backend_replaced() {
     let plan = plan(&snapshot(&[21, 31]), &tables(&snapshot(&[21, 22])));
-    assert_snapshot!(plan, @"");
-    assert_snapshot!(ops(&plan), @"");
-    assert_snapshot!(serde_json::to_string_pretty(&plan.ops[0]).unwrap(), @"");
+    assert_snapshot!(plan, @"
+    ~ service front/web 80/tcp
+        - backend 10.0.1.22:8080/tcp (ready)
+        + backend 10.0.1.31:8080/tcp (ready)
+    Plan: 1 to add, 0 to change, 1 to remove.
+    ");
+    assert_snapshot!(ops(&plan), @"
+    Make + backends 3 after []
+    Make + local_backends 10.0.1.31:8080/tcp network 5 after [0]
+    Make + slots 1/2/0 after []
+    Make + slots 1/2/1 after [0]
+    Flip ~ services 1 after [2, 3]
+    Break - slots 1/1/0 after [4]
+    Break - slots 1/1/1 after [4]
+    Break - local_backends 10.0.1.22:8080/tcp network 5 after []
+    Break - backends 2 after [4]
+    ");
+    assert_snapshot!(serde_json::to_string_pretty(&plan.ops[0]).unwrap(), @r#"
+    {
+      "phase": "make",
+      "action": "add",
+      "table": "backends",
+      "key": "3",
+      "value": {
+        "address": "10.0.1.31",
+        "generation": 1,
+        "ifindex": 0,
+        "local": true,
+        "mac": "00:00:00:00:00:00",
+        "network": 5,
+        "node": 1,
+        "port": 8080,
+        "protocol": "tcp",
+        "state": "ready"
+      },
+      "after": []
+    }
+    "#);
 }
 
 #[test]
@@ -100,11 +162,29 @@ fn drained_then_weighted() {
     let tables = tables(&after);
     after.services[0].backends[2].state = BackendState::Draining;
     let draining = plan(&after, &tables);
-    assert_snapshot!(draining, @"");
-    assert_snapshot!(ops(&draining), @"");
+    assert_snapshot!(draining, @"
+    ~ service front/web 80/tcp
+        ~ backend 10.0.1.23:8080/tcp (ready -> draining)
+    Plan: 0 to add, 1 to change, 0 to remove.
+    ");
+    assert_snapshot!(ops(&draining), @"
+    Make + slots 1/2/0 after []
+    Make + slots 1/2/1 after []
+    Flip ~ services 1 after [0, 1]
+    Expose ~ backends 3 after []
+    Break - slots 1/1/0 after [2]
+    Break - slots 1/1/1 after [2]
+    Break - slots 1/1/2 after [2]
+    ");
     after.services[0].backends[2].state = BackendState::Ready;
     after.services[0].backends[0].weight = 2;
-    assert_snapshot!(plan(&after, &tables), @"");
+    assert_snapshot!(plan(&after, &tables), @"
+    ~ service front/web 80/tcp
+        ~ backend 10.0.1.21:8080/tcp (share 1/3 -> 2/4)
+        ~ backend 10.0.1.22:8080/tcp (share 1/3 -> 1/4)
+        ~ backend 10.0.1.23:8080/tcp (share 1/3 -> 1/4)
+    Plan: 0 to add, 3 to change, 0 to remove.
+    ");
 }
 
 #[test]
@@ -113,7 +193,14 @@ fn service_published_elsewhere_and_node_gone() {
     let tables = tables(&after);
     after.nodes.pop();
     after.services[0].ports[0].published = Some(30081);
-    assert_snapshot!(plan(&after, &tables), @"");
+    assert_snapshot!(plan(&after, &tables), @"
+    - address 192.0.2.2 (node 192.0.2.2)
+    - node 192.0.2.2 (192.0.2.2)
+    ~ service front/web 80/tcp
+        + frontend *:30081/tcp (published)
+        - frontend *:30080/tcp (published)
+    Plan: 1 to add, 0 to change, 3 to remove.
+    ");
 }
 
 #[test]
@@ -122,8 +209,27 @@ fn service_removed() {
     let tables = tables(&after);
     after.services.clear();
     let plan = plan(&after, &tables);
-    assert_snapshot!(plan, @"");
-    assert_snapshot!(ops(&plan), @"");
+    assert_snapshot!(plan, @"
+    - service 10.0.1.9:80/tcp
+        - frontend *:30080/tcp (published)
+        - frontend 10.0.1.9:80/tcp (network 5)
+        - backend 10.0.1.21:8080/tcp (ready)
+        - backend 10.0.1.22:8080/tcp (ready)
+    - vip 10.0.1.9 (network 5)
+    Plan: 0 to add, 0 to change, 6 to remove.
+    ");
+    assert_snapshot!(ops(&plan), @"
+    Close - frontends *:30080/tcp network 0 after []
+    Close - frontends 10.0.1.9:80/tcp network 5 after []
+    Close - vips 10.0.1.9 network 5 after []
+    Close - services 1 after [0, 1]
+    Break - slots 1/1/0 after [3]
+    Break - slots 1/1/1 after [3]
+    Break - local_backends 10.0.1.21:8080/tcp network 5 after []
+    Break - local_backends 10.0.1.22:8080/tcp network 5 after []
+    Break - backends 1 after [3]
+    Break - backends 2 after [3]
+    ");
 }
 
 #[test]
@@ -140,8 +246,11 @@ fn a_timeout_needs_no_new_slots() {
     let tables = tables(&after);
     after.services[0].tcp_timeout = Some(std::time::Duration::from_secs(9));
     let plan = plan(&after, &tables);
-    assert_snapshot!(plan, @"");
-    assert_snapshot!(ops(&plan), @"");
+    assert_snapshot!(plan, @"
+    ~ service front/web 80/tcp (settings)
+    Plan: 0 to add, 1 to change, 0 to remove.
+    ");
+    assert_snapshot!(ops(&plan), @"Flip ~ services 1 after []");
 }
 
 /// The element of a backend that went keeps address and generation; if the address comes back it is another task.
@@ -208,7 +317,10 @@ fn a_full_table_reuses_only_what_no_flow_needs() {
 
     let plan = diff(&wanted, &actual);
     assert!(plan.is_empty());
-    assert_snapshot!(plan, @"");
+    assert_snapshot!(plan, @"
+    ! no room for backend 10.0.1.22:8080/tcp: the table holds 262144, counting those that flows still refer to
+    Plan: 0 to add, 0 to change, 0 to remove.
+    ");
 
     actual.reusable = Reusable::collect(&tables).unwrap();
     assert!(!actual.reusable.backends.contains_key(&(last - 1)));
