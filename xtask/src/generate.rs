@@ -6,7 +6,6 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use lb_common::verdict::Reason;
 
 use crate::process::{cargo, run as run_command};
 use crate::{test, workspace};
@@ -22,13 +21,16 @@ pub(crate) fn run(check: bool) -> Result<()> {
     run_command(&mut build).context("build of the agent and lbctl")?;
     let binaries = test::target_directory()?.join("debug");
     let documents = [
-        ("docs/lbctl.md", command_line(&binaries, "lbctl")?),
+        ("docs/lbctl.md", output(&binaries.join("lbctl"), &["docs", "lbctl"])?),
+        (
+            "docs/metrics.md",
+            output(&binaries.join("lbctl"), &["docs", "metrics"])?,
+        ),
         ("docs/lb-agent.md", command_line(&binaries, "lb-agent")?),
         (
             "docs/agent.toml",
             output(&binaries.join("lb-agent"), &["config", "default"])?,
         ),
-        ("docs/reasons.md", reasons()),
     ];
     let mut stale = Vec::new();
     for (name, text) in documents {
@@ -99,23 +101,6 @@ fn output(program: &Path, arguments: &[&str]) -> Result<String> {
     String::from_utf8(output.stdout).with_context(shown)
 }
 
-fn reasons() -> String {
-    let mut text = format!(
-        "{MADE}# Reasons\n\nWhy a packet was forwarded, answered, passed to the kernel's own stack, or dropped: label `reason` of the \
-         metrics, column of `lbctl`, index of the map `counters`.\n\n| code | name | kind | meaning |\n|---|---|---|---|\n"
-    );
-    for reason in Reason::ALL {
-        text += &format!(
-            "| {} | `{}` | {} | {} |\n",
-            reason.code(),
-            reason.name(),
-            reason.kind().name(),
-            reason.help()
-        );
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,13 +110,5 @@ mod tests {
         let help = "Usage: lbctl <COMMAND>\n\nCommands:\n  status   One screen,\n             and more\n  service  Services [alias: svc]\n  help     Print this message\n\nOptions:\n  -h, --help\n";
         assert_eq!(subcommands(help), ["status", "service"]);
         assert!(subcommands("Usage: lbctl status\n").is_empty());
-    }
-
-    #[test]
-    fn every_reason_has_a_row() {
-        assert_eq!(
-            reasons().lines().filter(|line| line.starts_with("| ")).count(),
-            Reason::ALL.len() + 1
-        );
     }
 }

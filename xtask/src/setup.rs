@@ -15,13 +15,7 @@ use crate::process::{ask, display, run as run_command};
 use crate::toolchain::{Installed, LINKER_VERSION, Missing, RUSTC_MINIMUM, choose, linker_root, minor_version, probe};
 
 /// Programs that the demo and the tests run, and the package that brings each on Debian.
-const PROGRAMS: &[(&str, &str)] = &[
-    ("cc", "gcc"),
-    ("ip", "iproute2"),
-    ("tcpdump", "tcpdump"),
-    ("ethtool", "ethtool"),
-    ("curl", "curl"),
-];
+const PROGRAMS: &[(&str, &str)] = &[("ip", "iproute2"), ("ethtool", "ethtool")];
 /// Packages of compiler and sources, the new one first.
 const COMPILER_PACKAGES: &[[&str; 2]] = &[["rustc-web", "rust-web-src"], ["rustc", "rust-src"]];
 /// LLVM versions that [`LINKER_VERSION`] can be built with.
@@ -267,7 +261,7 @@ fn missing_linter(installed: &Installed) -> Option<String> {
 }
 
 /// A binary on PATH, or where the administrator's programs are.
-pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let directories = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
     directories

@@ -1,6 +1,7 @@
-//! `cargo xtask test`: builds what the tests run and runs them, with cargo-nextest where it is installed.
+//! `cargo xtask test`: builds what the tests run, runs them with `cargo test`, and adds up.
+//!
+//! Not with cargo-nextest: namespace tests share a cluster, and nextest gives every test a process of its own.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -8,8 +9,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::count::Counts;
-use crate::process::{ask, cargo, run, run_and_read};
-use crate::setup::find_program;
+use crate::process::{ask, cargo, display, run, run_and_read};
 use crate::{setup, workspace};
 
 /// Test targets that are tiers of their own; all others belong to the tier `unit`.
@@ -55,14 +55,29 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<Counts> {
         build.args(["build", "--bins", "--tests"]).args(PACKAGES);
         run(&mut build).context("build of the binaries that the tests run")?;
     }
-    let mut counts = tests(&targets, selection.filter, arguments.strict)?;
+    let mut command = cargo();
+    command
+        .args(["test", "--no-fail-fast"])
+        .args(PACKAGES)
+        .args(&targets)
+        .args(selection.filter);
+    if arguments.strict {
+        command.env("LB_TEST_STRICT", "1");
+    }
+    let mut counts = count(&mut command)?;
     if selection.tier.is_none_or(|tier| tier == "unit") {
         let mut doc = cargo();
-        doc.args(["test", "--quiet", "--doc"])
-            .args(PACKAGES)
-            .args(selection.filter);
-        counts += with_libtest(&mut doc)?;
+        doc.args(["test", "--doc"]).args(PACKAGES).args(selection.filter);
+        counts += count(&mut doc)?;
     }
+    Ok(counts)
+}
+
+/// Runs `cargo test`; a failure that no test explains is an error.
+fn count(command: &mut Command) -> Result<Counts> {
+    let (succeeded, text) = run_and_read(command)?;
+    let counts = Counts::from_output(&text);
+    anyhow::ensure!(succeeded || counts.failed > 0, "{} failed", display(command));
     Ok(counts)
 }
 
@@ -75,51 +90,6 @@ pub(crate) fn print_reasons(counts: &Counts) {
 
 /// Everything but the programs for BPF.
 pub(crate) const PACKAGES: &[&str] = &["--workspace", "--exclude", "lb-ebpf"];
-
-fn tests(targets: &[String], filter: Option<&str>, strict: bool) -> Result<Counts> {
-    let mut command = cargo();
-    if strict {
-        command.env("LB_TEST_STRICT", "1");
-    }
-    if find_program("cargo-nextest").is_none() {
-        command
-            .arg("test")
-            .args(PACKAGES)
-            .arg("--no-fail-fast")
-            .args(targets)
-            .args(filter);
-        return with_libtest(&mut command);
-    }
-    let junit = target_directory()?.join("nextest/default/junit.xml");
-    // Otherwise a run that never starts would show the counts of the one before.
-    let _ = fs::remove_file(&junit);
-    command
-        .args(["nextest", "run", "--no-tests=pass"])
-        .args(PACKAGES)
-        .args(targets)
-        .args(filter);
-    let result = run(&mut command);
-    match (
-        Counts::from_junit(&fs::read_to_string(&junit).unwrap_or_default()),
-        result,
-    ) {
-        (Some(counts), result) if result.is_ok() || counts.failed > 0 => Ok(counts),
-        (_, Err(error)) => Err(error),
-        (_, Ok(())) => Ok(Counts::default()),
-    }
-}
-
-/// Runs `cargo test`; a failure that no test explains is an error.
-fn with_libtest(command: &mut Command) -> Result<Counts> {
-    let (succeeded, text) = run_and_read(command)?;
-    let counts = Counts::from_libtest(&text);
-    anyhow::ensure!(
-        succeeded || counts.failed > 0,
-        "{} failed",
-        crate::process::display(command)
-    );
-    Ok(counts)
-}
 
 fn select(words: &[String]) -> Selection<'_> {
     let tier = words

@@ -506,6 +506,68 @@ pub struct DnsRecord {
     pub data: String,
 }
 
+/// A pinned program, or a pinned link and the program behind it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Program {
+    /// Path of the pin below the pin directory.
+    pub pin: String,
+    /// Name of the program, if it may be known.
+    pub name: Option<String>,
+    /// The kernel's id, if it may be known.
+    pub id: Option<u32>,
+    /// Hash of the instructions, hexadecimal.
+    pub tag: Option<String>,
+    /// `xdp`, `tcx_ingress`, `tcx_egress`; none for a program that is only pinned.
+    pub hook: Option<String>,
+    /// Interface index; 0 for a link whose interface is gone.
+    pub ifindex: Option<u32>,
+    /// Name of the interface in the caller's network namespace.
+    pub interface: Option<String>,
+    /// Times that it ran, if the kernel counts (`kernel.bpf_stats_enabled`).
+    pub run_count: Option<u64>,
+    /// Nanoseconds that it ran, if the kernel counts.
+    pub run_time_ns: Option<u64>,
+    /// Why something is not known.
+    pub note: Option<String>,
+}
+
+/// One entry of a map, field by field.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MapEntry {
+    /// A number, a text, or an object.
+    pub key: serde_json::Value,
+    /// A number, or an object.
+    pub value: serde_json::Value,
+}
+
+/// Outcome of one check of `lbctl doctor`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Stable name.
+    pub id: String,
+    /// How it went.
+    pub level: Level,
+    /// What was found.
+    pub finding: String,
+    /// How to mend it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
+/// How a check went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Level {
+    /// As it should be.
+    Pass,
+    /// Works, but worse than it could, or could not be examined.
+    Warn,
+    /// Traffic is or will be lost.
+    Fail,
+}
+
 /// RFC 3339 with milliseconds.
 pub mod time {
     use std::time::SystemTime;

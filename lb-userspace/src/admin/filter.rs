@@ -1,6 +1,8 @@
 //! Filters `name=value`, as docker's: the same name twice is "or", different names are "and".
 
-use super::api::{Backend, Code, DnsAnswer, Error, Flow, Item, MapStatus, Plan, Service, Status};
+use super::api::{
+    Backend, Check, Code, DnsAnswer, Error, Flow, Item, MapEntry, MapStatus, Plan, Program, Service, Status,
+};
 
 /// Conditions that an item must meet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -139,6 +141,33 @@ impl Item for MapStatus {
     }
 }
 
+impl Item for Program {
+    const KIND: &'static str = "ProgramList";
+    const FIELDS: &'static [&'static str] = &["hook", "interface", "name"];
+
+    fn field(&self, name: &str) -> Vec<String> {
+        match name {
+            "hook" => text(self.hook.as_ref()),
+            "interface" => text(self.interface.as_ref()),
+            "name" => text(self.name.as_ref()),
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl Item for Check {
+    const KIND: &'static str = "CheckList";
+    const FIELDS: &'static [&'static str] = &["id", "level"];
+
+    fn field(&self, name: &str) -> Vec<String> {
+        match name {
+            "id" => vec![self.id.clone()],
+            "level" => word(Some(self.level)),
+            _ => Vec::new(),
+        }
+    }
+}
+
 macro_rules! single {
     ($($type:ty = $kind:literal;)*) => { $(
         impl Item for $type {
@@ -156,6 +185,7 @@ single! {
     Status = "Status";
     Plan = "Plan";
     DnsAnswer = "DnsAnswer";
+    MapEntry = "MapEntryList";
 }
 
 #[cfg(test)]

@@ -489,6 +489,3 @@ fn flow_state(state: u8) -> &'static str {
         _ => "unknown",
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -47,12 +47,12 @@ pub struct Loaded {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read {}: {source}{}", path.display(), missing_hint(source))]
+    #[error("cannot read {}: {error}{}", path.display(), missing_hint(error))]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// Its content, or another layer's, is wrong; at least one fault.
     #[error("{}", list(.0))]
@@ -87,9 +87,9 @@ impl From<Fault> for ConfigError {
 /// # Errors
 /// The file cannot be read, or a layer is wrong; all faults that can be found at once are listed.
 pub fn load(path: &Path, sets: &[String]) -> Result<Loaded, ConfigError> {
-    let bytes = std::fs::read(path).map_err(|source| ConfigError::Read {
+    let bytes = std::fs::read(path).map_err(|error| ConfigError::Read {
         path: path.into(),
-        source,
+        error,
     })?;
     let name = path.display().to_string();
     let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));

@@ -48,6 +48,12 @@ impl Limit {
     }
 }
 
+/// The most files that this process may have open, from the text of `/proc/self/limits`; none if it does not say.
+pub(super) fn open_files(limits: &str) -> Option<usize> {
+    let line = limits.lines().find(|line| line.starts_with("Max open files"))?;
+    line.split_whitespace().nth(3)?.parse().ok()
+}
+
 /// Held until dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
@@ -84,6 +90,17 @@ mod tests {
         drop(first);
         assert!(limit.take(b).is_some());
         assert_eq!(limit.held(), 2);
+    }
+
+    #[test]
+    fn the_soft_limit_of_open_files_is_read() {
+        let text = "Max core file size        0        unlimited   bytes\nMax open files            1024     524288      files\n";
+        assert_eq!(open_files(text), Some(1024));
+        assert_eq!(
+            open_files("Max open files            unlimited  unlimited  files"),
+            None
+        );
+        assert!(open_files(&std::fs::read_to_string("/proc/self/limits").unwrap()).is_some());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! | [`explain`] | the same, with reasons, for `lbctl dns query` |
 //! | `message` | questions and answers as bytes; what an upstream's answer is worth |
 //! | `server` | from a client's bytes to the answer's |
-//! | `udp`, `tcp` | the sockets |
+//! | `listen`, `udp`, `tcp` | the sockets |
 //! | `upstream` | forwarding |
 //! | [`counters`], `limits` | what is counted, and how much clients can make the server hold |
 //!
@@ -15,6 +15,7 @@
 pub mod counters;
 pub mod explain;
 mod limits;
+mod listen;
 mod message;
 mod server;
 mod tcp;
@@ -29,7 +30,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -38,8 +38,6 @@ pub use zone::Zone;
 
 /// Tasks that receive on each UDP socket.
 const UDP_WORKERS: usize = 2;
-/// Kernel buffer of each UDP socket, bytes: room for a burst of some thousand questions.
-const UDP_BUFFER: usize = 1 << 20;
 
 /// How the DNS server is set up.
 #[derive(Clone, Debug, PartialEq)]
@@ -162,19 +160,24 @@ pub async fn start(
     stop: CancellationToken,
 ) -> Result<DnsHandle, DnsError> {
     for &upstream in &settings.upstreams {
-        if settings.listen.iter().any(|&listen| is_same_server(listen, upstream)) {
+        if settings
+            .listen
+            .iter()
+            .any(|&listen| listen::is_same_server(listen, upstream))
+        {
             return Err(DnsError::Loop(upstream));
         }
     }
     let mut listeners = Vec::new();
     for &address in &settings.listen {
-        listeners.push(bind(address)?);
+        listeners.push(listen::bind(address)?);
     }
+    let (max_forwards, max_connections) = within_open_files(&settings);
     let loops = settings
         .upstreams
         .iter()
         .map(SocketAddr::ip)
-        .filter(|&ip| !is_local(ip))
+        .filter(|&ip| !listen::is_local(ip))
         .collect();
     let server = Arc::new(server::Server {
         zone,
@@ -183,8 +186,8 @@ pub async fn start(
         ttl: u32::try_from(settings.ttl.as_secs()).unwrap_or(u32::MAX),
         forward_for: settings.forward_for,
         loops,
-        forwards: limits::Limit::new(settings.max_forwards, settings.max_forwards.div_ceil(4)),
-        connections: limits::Limit::new(settings.max_connections, settings.max_connections.div_ceil(4)),
+        forwards: limits::Limit::new(max_forwards, max_forwards.div_ceil(4)),
+        connections: limits::Limit::new(max_connections, max_connections.div_ceil(4)),
     });
     let (tasks, stop) = (TaskTracker::new(), stop.child_token());
     let mut addresses = Vec::new();
@@ -212,75 +215,21 @@ pub async fn start(
     })
 }
 
-/// Both sockets of one listen address, on one port.
-fn bind(address: SocketAddr) -> Result<(SocketAddr, udp::Listener, tokio::net::TcpListener), DnsError> {
-    // A port that is free for UDP may be taken for TCP: with port 0, try another.
-    let mut tries = if address.port() == 0 { 16 } else { 1 };
-    loop {
-        tries -= 1;
-        let udp = bind_udp(address).map_err(|source| bind_error(address, "UDP", source))?;
-        let bound = udp.local_addr().map_err(|source| bind_error(address, "UDP", source))?;
-        match bind_tcp(bound) {
-            Ok(tcp) => return Ok((bound, udp, tcp)),
-            Err(source) if tries == 0 || source.kind() != io::ErrorKind::AddrInUse => {
-                return Err(bind_error(address, "TCP", source));
-            }
-            Err(_) => {}
-        }
+/// The limits on forwards and connections, low enough to leave half of the process's open files to all else: each
+/// takes one file, and clients must not be able to take those that the agent needs for its own work.
+fn within_open_files(settings: &DnsSettings) -> (usize, usize) {
+    let (forwards, connections) = (settings.max_forwards, settings.max_connections);
+    let text = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let room = limits::open_files(&text).unwrap_or(usize::MAX) / 2;
+    if forwards.saturating_add(connections) <= room {
+        return (forwards, connections);
     }
-}
-
-fn bind_udp(address: SocketAddr) -> io::Result<udp::Listener> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    // The kernel may give less; that is no reason not to serve.
-    let _ = socket.set_recv_buffer_size(UDP_BUFFER);
-    socket.bind(&address.into())?;
-    udp::Listener::new(socket.into())
-}
-
-fn bind_tcp(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    // A restarted agent must not wait for its predecessor's closed connections.
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(256)?;
-    tokio::net::TcpListener::from_std(socket.into())
-}
-
-fn bind_error(address: SocketAddr, transport: &'static str, source: io::Error) -> DnsError {
-    let hint = match source.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another server has this port (`ss -lntup` shows which): stop it or listen on another address"
-        }
-        io::ErrorKind::AddrNotAvailable => "no interface here has this address (`ip address` lists them)",
-        io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
-        _ => "see the listen addresses of DNS in the configuration",
-    };
-    DnsError::Bind {
-        address,
-        transport,
-        source,
-        hint,
-    }
-}
-
-/// Whether a question sent to `upstream` would arrive at `listen`.
-fn is_same_server(listen: SocketAddr, upstream: SocketAddr) -> bool {
-    listen.port() == upstream.port()
-        && (listen.ip() == upstream.ip()
-            || upstream.ip().is_unspecified()
-            || (listen.ip().is_unspecified() && listen.is_ipv4() == upstream.is_ipv4() && is_local(upstream.ip())))
-}
-
-/// Whether this network namespace has the address: only then can a socket be bound to it.
-fn is_local(address: IpAddr) -> bool {
-    std::net::UdpSocket::bind((address, 0)).is_ok()
+    let reduced = (forwards.min(room / 4 * 3).max(1), connections.min(room / 4).max(1));
+    tracing::warn!(
+        target: "lb::dns",
+        forwards = reduced.0,
+        connections = reduced.1,
+        "fewer forwards and connections than set: raise the limit of open files (LimitNOFILE=)"
+    );
+    reduced
 }

@@ -187,7 +187,9 @@ impl fmt::Display for Refusal {
 
 /// This node is not in the snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("node {node:?} is not in the cluster: known are {known}; name this node as the cluster does, or add it there")]
+#[error(
+    "node {node:?} is not in the cluster (its nodes: {known}); name this node as the cluster does, or add it there"
+)]
 pub struct UnknownNode {
     /// The name that was looked for.
     pub node: String,

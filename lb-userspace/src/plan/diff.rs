@@ -5,7 +5,8 @@
 //! frontends, VIPs, services, old slots, local backends, backends, addresses, nodes. After any prefix of that,
 //! every frontend leads to a whole set of slots, the old one or the new one, and each slot to a backend that is there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 
 use lb_common::abi::{
     self, ALGORITHM_ROUND_ROBIN, BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, BACKEND_READY, EndpointKey, Frontend,
@@ -32,6 +33,7 @@ pub fn diff(desired: &Desired, actual: &Actual) -> Plan {
         in_force: HashMap::new(),
         cuts: BTreeMap::new(),
         leaves: BTreeMap::new(),
+        led: HashSet::new(),
     };
     diff.make_nodes();
     let drained = diff.make_backends();
@@ -66,6 +68,16 @@ pub(super) struct Diff<'a> {
     pub(super) cuts: BTreeMap<u32, usize>,
     /// Services that a frontend leaves, to the ops by which that happens.
     leaves: BTreeMap<u32, Vec<usize>>,
+    /// Frontends that have been led to their service.
+    led: HashSet<EndpointKey>,
+}
+
+/// The write that puts a service's new slots in force.
+struct Flip {
+    action: Action,
+    row: Row,
+    /// The ops that write those slots.
+    slots: Range<usize>,
 }
 
 impl Diff<'_> {
@@ -172,7 +184,7 @@ impl Diff<'_> {
     /// New slots, then one write per service.
     fn make_services(&mut self) {
         let desired = self.desired;
-        let mut flips = Vec::new();
+        let mut flips = BTreeMap::new();
         for (identity, service) in &desired.services {
             let Some(&id) = self.ids.services.get(identity) else {
                 continue;
@@ -211,17 +223,77 @@ impl Diff<'_> {
                 );
                 self.push(Phase::Make, Action::Add, row, after);
             }
-            flips.push((
-                add_or_change(there.is_some()),
-                Row::Service(id, value),
+            let action = add_or_change(there.is_some());
+            flips.insert(
                 id,
-                first..self.ops.len(),
-            ));
+                Flip {
+                    action,
+                    row: Row::Service(id, value),
+                    slots: first..self.ops.len(),
+                },
+            );
         }
-        for (action, row, id, slots) in flips {
-            let op = self.push(Phase::Flip, action, row, slots.collect());
+        self.flip(flips);
+    }
+
+    /// Puts new slots in force. A frontend that goes over to another service does so before the one it leaves
+    /// changes and after the one it enters has changed. (Where services swap frontends and both change, no order
+    /// does that for all; then one frontend meets the new slots of the service it is about to leave.)
+    fn flip(&mut self, mut flips: BTreeMap<u32, Flip>) {
+        let moves = self.moves();
+        let mut stack: Vec<_> = flips.keys().rev().map(|id| (*id, false)).collect();
+        let mut seen = HashSet::new();
+        while let Some((id, entered)) = stack.pop() {
+            let moves = moves.get(&id).map_or(&[][..], Vec::as_slice);
+            if !entered {
+                if seen.insert(id) {
+                    stack.push((id, true));
+                    let changing = moves.iter().filter(|(_, to)| flips.contains_key(to));
+                    stack.extend(changing.map(|(_, to)| (*to, false)));
+                }
+                continue;
+            }
+            let Some(Flip { action, row, slots }) = flips.remove(&id) else {
+                continue;
+            };
+            let mut after: Vec<_> = slots.collect();
+            for (key, to) in moves {
+                let op = self.lead(Phase::Flip, *key, *to);
+                after.push(op);
+            }
+            let op = self.push(Phase::Flip, action, row, after);
             self.cuts.insert(id, op);
         }
+    }
+
+    /// Frontends that go over to another service, by the service that they leave.
+    fn moves(&self) -> BTreeMap<u32, Vec<(EndpointKey, u32)>> {
+        let mut moves: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (key, there) in &self.actual.frontends {
+            let to = self
+                .desired
+                .frontends
+                .get(key)
+                .and_then(|identity| self.ids.services.get(identity));
+            if let Some(to) = to.filter(|to| **to != there.service) {
+                moves.entry(there.service).or_default().push((*key, *to));
+            }
+        }
+        moves
+    }
+
+    /// Lets a frontend lead to a service.
+    fn lead(&mut self, phase: Phase, key: EndpointKey, service: u32) -> usize {
+        let there = self.actual.frontends.get(&key).copied();
+        let new = !self.actual.services.contains_key(&service);
+        let after = self.cuts.get(&service).copied().filter(|_| new).into_iter().collect();
+        let row = Row::Frontend(key, Frontend { service, flags: 0 });
+        let op = self.push(phase, add_or_change(there.is_some()), row, after);
+        self.led.insert(key);
+        if let Some(there) = there {
+            self.leaves.entry(there.service).or_default().push(op);
+        }
+        op
     }
 
     /// The backend ids of a service's slots, in their order.
@@ -237,17 +309,9 @@ impl Diff<'_> {
             let Some(&service) = self.ids.services.get(identity) else {
                 continue;
             };
-            let value = Frontend { service, flags: 0 };
-            let there = self.actual.frontends.get(key).copied();
-            if there == Some(value) {
-                continue;
-            }
-            let new = !self.actual.services.contains_key(&service);
-            let after = self.cuts.get(&service).copied().filter(|_| new).into_iter().collect();
-            let row = Row::Frontend(*key, value);
-            let op = self.push(Phase::Expose, add_or_change(there.is_some()), row, after);
-            if let Some(there) = there {
-                self.leaves.entry(there.service).or_default().push(op);
+            let there = self.actual.frontends.get(key);
+            if there != Some(&Frontend { service, flags: 0 }) && !self.led.contains(key) {
+                self.lead(Phase::Expose, *key, service);
             }
         }
         for (key, frontends) in &desired.vips {

@@ -61,24 +61,20 @@ impl<'a> Explain<'a> {
         explain
     }
 
+    /// Its name, or of a node that is not desired any more its tunnel address.
     fn node(&self, id: u32) -> String {
-        self.names
-            .get(&id)
-            .map_or_else(|| format!("id {id}"), |name| name.to_string())
+        match (self.names.get(&id), self.diff.actual.nodes.get(&id)) {
+            (Some(name), _) => name.to_string(),
+            (None, Some(node)) => tunnel(node),
+            (None, None) => format!("id {id}"),
+        }
     }
 
     fn nodes(&self) -> Vec<Change> {
         let mut changes = Vec::new();
         for op in &self.diff.ops {
             let change = match op.row {
-                Row::Node(id, node) => {
-                    let tunnel = if node.tunnel_v4.is_v4() {
-                        node.tunnel_v4
-                    } else {
-                        node.tunnel_v6
-                    };
-                    Change::new(op.action, "node", self.node(id), tunnel.to_string())
-                }
+                Row::Node(id, node) => Change::new(op.action, "node", self.node(id), tunnel(&node)),
                 Row::Address(address, value) => Change::new(
                     op.action,
                     "address",
@@ -118,14 +114,16 @@ impl<'a> Explain<'a> {
     /// A service that is not desired any more has only its frontends to be known by.
     fn unnamed(&self, id: u32) -> String {
         let frontends = self.frontends.get(&id).into_iter().flatten();
-        let mut keys = frontends.filter_map(|op| {
+        let keys = frontends.filter_map(|op| {
             if let Row::Frontend(key, _) = op.row {
                 Some(key)
             } else {
                 None
             }
         });
-        keys.next().map_or_else(|| format!("id {id}"), |key| endpoint(&key))
+        // Its VIP rather than its published port.
+        let key = keys.min_by_key(|key| key.network == NETWORK_NODE);
+        key.map_or_else(|| format!("id {id}"), |key| endpoint(&key))
     }
 
     fn service(&mut self, id: u32, name: String, new: &[u32]) -> Change {
@@ -254,6 +252,14 @@ impl<'a> Explain<'a> {
 
 fn backend(action: Action, value: &abi::Backend, detail: &str) -> Change {
     Change::new(action, "backend", endpoint(&key_of(value)), detail)
+}
+
+fn tunnel(node: &abi::Node) -> String {
+    if node.tunnel_v4.is_v4() {
+        node.tunnel_v4.to_string()
+    } else {
+        node.tunnel_v6.to_string()
+    }
 }
 
 fn network(key: &EndpointKey) -> String {

@@ -65,7 +65,7 @@ pub struct Op {
 pub enum Phase {
     /// Rows to which nothing leads yet.
     Make,
-    /// One write per service puts its new slots in force.
+    /// One write per service puts its new slots in force; frontends that change their service do it here.
     Flip,
     /// Backends that drain from now on, then frontends and VIPs that lead to what has been made.
     Expose,
@@ -136,3 +136,6 @@ impl Change {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

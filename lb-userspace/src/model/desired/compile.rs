@@ -1,6 +1,7 @@
 //! From a [`Snapshot`] to one node's [`Desired`].
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ impl Desired {
         if !snapshot.nodes.iter().any(|n| n.name == node) {
             let names: Vec<_> = snapshot.nodes.iter().map(|n| n.name.as_str()).collect();
             let known = if names.is_empty() {
-                "no nodes".to_owned()
+                "none".to_owned()
             } else {
                 names.join(", ")
             };
@@ -184,7 +185,16 @@ impl Compiler<'_> {
             protocol,
             family: listener.family.number(),
         };
-        let holder = *self.desired.frontends.entry(key).or_insert(identity);
+        let holder = match self.desired.frontends.entry(key) {
+            Entry::Occupied(taken) => *taken.get(),
+            Entry::Vacant(free) => {
+                free.insert(identity);
+                if let Some(frontends) = self.desired.vips.get_mut(&VipKey { address, network }) {
+                    *frontends += 1;
+                }
+                return;
+            }
+        };
         if holder != identity {
             let taken = self.desired.services[&holder].key.to_string();
             let what = if network == NETWORK_NODE {
@@ -196,10 +206,6 @@ impl Compiler<'_> {
                 format!("service {}", listener.key(false)),
                 format!("{what} is already taken by {taken}"),
             );
-        } else if network != NETWORK_NODE
-            && let Some(frontends) = self.desired.vips.get_mut(&VipKey { address, network })
-        {
-            *frontends += 1;
         }
     }
 

@@ -239,3 +239,38 @@ fn every_fault_has_file_line_and_hint_and_all_are_reported() {
     );
     assert!(error.summary().ends_with("(and 2 more)"), "{}", error.summary());
 }
+
+#[test]
+fn examples_in_the_documentation_are_valid() {
+    let text = include_str!("../../../../../docs/cluster-file.md");
+    let blocks: Vec<&str> = text
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert_eq!(blocks.len(), 2);
+    for block in blocks {
+        snapshot_of(block);
+    }
+}
+
+#[test]
+fn few_automatic_ports_are_not_the_first_choice() {
+    // The documentation says one in a hundred among fifty.
+    let service = |i: usize| {
+        format!("[[service]]\nname = \"s{i}\"\nnetwork = \"n\"\nports = [{{ port = 80, published = true }}]\n")
+    };
+    let network = "[[network]]\nname = \"n\"\n".to_owned();
+    let alone = |i: usize| snapshot_of(&(network.clone() + &service(i))).services[0].ports[0].published;
+    let mut moved = 0;
+    for cluster in 0..40 {
+        let range = cluster * 50..(cluster + 1) * 50;
+        let text = range.clone().fold(network.clone(), |text, i| text + &service(i));
+        let together = snapshot_of(&text);
+        moved += range
+            .zip(&together.services)
+            .filter(|(i, s)| alone(*i) != s.ports[0].published)
+            .count();
+    }
+    assert!((1..=40).contains(&moved), "{moved} of 2000");
+}
