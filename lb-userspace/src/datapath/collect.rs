@@ -15,6 +15,7 @@ use lb_common::address::Address;
 
 use super::clock;
 use super::store::Store;
+use crate::plan::Reusable;
 use crate::plan::store::{ReadTables, StoreError};
 
 /// Ticks that an expired flow is kept, so that clocks read on different CPUs never matter.
@@ -39,13 +40,8 @@ pub struct Census {
     pub expired: u64,
     /// Replies removed by this walk.
     pub orphans: u64,
-}
-
-impl Census {
-    /// Backend ids that a live flow refers to: they may not be given to another address yet.
-    pub fn backends_in_use(&self) -> BTreeSet<u32> {
-        self.by_backend.keys().copied().collect()
-    }
+    /// Elements of `backends` that are gone and that no flow refers to.
+    pub reusable: Reusable,
 }
 
 /// Walks the flow tables every few seconds.
@@ -73,8 +69,14 @@ impl Collector {
         self.store.forget();
         let backends = self.store.entries::<Backends>()?;
         let mut census = Census::default();
-        census.flows4 = self.expire::<Flows4, FlowKey4>(&mut census)?;
-        census.flows6 = self.expire::<Flows6, FlowKey6>(&mut census)?;
+        let mut referred = BTreeSet::new();
+        census.flows4 = self.expire::<Flows4, FlowKey4>(&mut census, &mut referred)?;
+        census.flows6 = self.expire::<Flows6, FlowKey6>(&mut census, &mut referred)?;
+        // Gone before the flows were read: no new flow came to them meanwhile.
+        let gone = backends
+            .iter()
+            .filter(|(id, b)| b.state == abi::BACKEND_GONE && !referred.contains(id));
+        census.reusable.backends = gone.map(|(id, b)| (*id, b.generation)).collect();
         let suspects = std::mem::take(&mut self.suspects4);
         self.suspects4 = self.orphans::<Flows4, Replies4, _>(&backends, suspects, &mut census)?;
         let suspects = std::mem::take(&mut self.suspects6);
@@ -82,7 +84,8 @@ impl Collector {
         Ok(census)
     }
 
-    fn expire<T, K>(&self, census: &mut Census) -> Result<u64, StoreError>
+    /// Removes dead flows, counts the others, notes every backend that was referred to. Returns how many live.
+    fn expire<T, K>(&self, census: &mut Census, referred: &mut BTreeSet<u32>) -> Result<u64, StoreError>
     where
         T: Table<Key = K, Value = Flow>,
         K: aya::Pod,
@@ -91,6 +94,7 @@ impl Collector {
         let mut expired = Vec::new();
         let mut live = 0;
         self.store.walk::<T>(PAUSE, |key, flow| {
+            referred.insert(flow.backend);
             if dead(flow, now) {
                 expired.push(*key);
             } else {
