@@ -181,7 +181,7 @@ impl Agent {
     }
 
     async fn run(mut self) {
-        let mut resync = tokio::time::interval(RESYNC);
+        let mut resync = tokio::time::interval_at(tokio::time::Instant::now() + RESYNC, RESYNC);
         let mut warm = tokio::time::interval(WARM);
         let mut watchdog = tokio::time::interval(Notifier::watchdog_interval().unwrap_or(RESYNC));
         let retry = tokio::time::sleep(Duration::ZERO);
@@ -240,13 +240,12 @@ impl Agent {
     /// Takes note of what the provider says.
     fn read(&mut self) {
         let state = self.provider.borrow_and_update().clone();
-        match &state.error {
-            Some(error) => {
-                self.metrics.read(Reading::Rejected);
-                tracing::error!(target: "lb::provider", error = %error.summary(), "not in force, the last good state stays");
-            }
-            None => self.metrics.read(Reading::Accepted),
-        }
+        // The provider has logged it.
+        self.metrics.read(if state.error.is_some() {
+            Reading::Rejected
+        } else {
+            Reading::Accepted
+        });
         self.status.send_modify(|status| {
             status::provider_read(status, state.snapshot.as_deref(), state.error.as_deref());
         });
@@ -327,7 +326,7 @@ impl Agent {
         }
         if outcome.writes > 0 {
             tracing::info!(target: "lb::sync", generation = snapshot.generation, writes = outcome.writes,
-                milliseconds = took.as_secs_f64() * 1000.0, services = snapshot.services.len(), "synchronised");
+                milliseconds = took.as_millis() as u64, services = snapshot.services.len(), "synchronised");
         }
         let backends: usize = snapshot.services.iter().map(|s| s.backends.len()).sum();
         self.notifier.status(format!(

@@ -36,7 +36,7 @@ pub enum BpffsError {
     },
 }
 
-/// Makes `directory` a directory on a BPF file system. Returns the mount point if it had to mount one.
+/// Makes `directory` a directory on a BPF file system, mounting one if need be. Returns the mount point then.
 ///
 /// # Errors
 /// If the directory cannot be made, or is not on a BPF file system and none can be mounted.

@@ -111,7 +111,7 @@ pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError
         return Err(LoadError::NoObject);
     }
     let directory = layout::versioned(bpffs);
-    let mounted = bpffs::prepare(&directory)?;
+    let mounted = bpffs::prepare(bpffs)?;
     for sub in [layout::programs(&directory), layout::links(&directory)] {
         fs::create_dir_all(&sub).map_err(|source| LoadError::Pin {
             operation: "make",

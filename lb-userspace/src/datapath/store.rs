@@ -1,7 +1,8 @@
 //! [`Store`]: the pinned maps as [`ReadTables`] and [`WriteTables`].
 //!
 //! Arrays that only the agent writes are mirrored in memory up to their last element in use, so that a
-//! reconciliation does not read a quarter of a million empty elements; [`Store::forget`] drops the mirror.
+//! reconciliation does not read a quarter of a million empty elements. After [`Store::forget`] they are read
+//! again as far as they were in use, and on while elements follow: ids are given from the lowest on.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -42,7 +43,14 @@ struct Map {
 pub struct Store {
     directory: PathBuf,
     maps: HashMap<&'static str, Map>,
-    mirror: Mutex<HashMap<&'static str, Vec<u8>>>,
+    mirror: Mutex<HashMap<&'static str, Mirror>>,
+}
+
+/// An array up to its last element that is not zero.
+#[derive(Default)]
+struct Mirror {
+    bytes: Vec<u8>,
+    fresh: bool,
 }
 
 /// Whether the maps are opened for reading only.
@@ -86,9 +94,11 @@ impl Store {
         &self.directory
     }
 
-    /// Drops what is remembered, so that the next read asks the kernel again.
+    /// Distrusts what is remembered, so that the next read asks the kernel again.
     pub fn forget(&self) {
-        self.mirror.lock().expect("no panic while locked").clear();
+        for mirror in self.mirror.lock().expect("no panic while locked").values_mut() {
+            mirror.fresh = false;
+        }
     }
 
     /// Capacity of a table.
@@ -158,22 +168,23 @@ impl Store {
     }
 
     /// Runs `read` on the bytes of an array up to its last element that is not zero.
-    fn with_array<T: Table, R>(&self, read: impl FnOnce(&mut Vec<u8>) -> R) -> Result<R, StoreError>
+    fn with_array<T: Table, R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, StoreError>
     where
         T::Key: aya::Pod,
         T::Value: aya::Pod,
     {
         let map = self.map::<T>("read")?;
-        let mut mirror = self.mirror.lock().expect("no panic while locked");
-        if T::NAME == <abi::Cursors as Table>::NAME {
-            mirror.remove(T::NAME); // written by the programs
+        let mut mirrors = self.mirror.lock().expect("no panic while locked");
+        let known = mirrors.get(T::NAME);
+        // The programs write cursors themselves.
+        let fresh = known.is_some_and(|m| m.fresh) && T::NAME != <abi::Cursors as Table>::NAME;
+        if !fresh {
+            let enough = known.map_or(usize::MAX, |m| m.bytes.len());
+            let mut bytes = read_array(map.fd.as_fd(), &map.state, enough).map_err(|e| error::<T>("read", e))?;
+            trim(&mut bytes, size_of::<T::Value>());
+            mirrors.insert(T::NAME, Mirror { bytes, fresh: true });
         }
-        if let Some(bytes) = mirror.get_mut(T::NAME) {
-            return Ok(read(bytes));
-        }
-        let mut bytes = read_array(map.fd.as_fd(), &map.state).map_err(|e| error::<T>("read", e))?;
-        trim(&mut bytes, size_of::<T::Value>());
-        Ok(read(mirror.entry(T::NAME).or_insert(bytes)))
+        Ok(read(&mirrors[T::NAME].bytes))
     }
 }
 
@@ -222,7 +233,7 @@ impl WriteTables for Store {
     {
         let map = self.map::<T>("write")?;
         sys::update(map.fd.as_fd(), as_bytes(key), as_bytes(value)).map_err(|e| error::<T>("write", e))?;
-        if let Some(bytes) = self.mirror.get_mut().expect("no panic while locked").get_mut(T::NAME) {
+        if let Some(Mirror { bytes, .. }) = self.mirror.get_mut().expect("no panic while locked").get_mut(T::NAME) {
             let size = size_of::<T::Value>();
             let start = u32::from_ne_bytes(as_bytes(key).try_into().expect("arrays have u32 keys")) as usize * size;
             if bytes.len() < start + size {
@@ -246,12 +257,16 @@ impl WriteTables for Store {
     }
 }
 
-fn read_array(fd: BorrowedFd<'_>, state: &MapState) -> io::Result<Vec<u8>> {
+/// Reads an array to its end, or, once `enough` bytes are read, to the first batch without any element in use.
+fn read_array(fd: BorrowedFd<'_>, state: &MapState, enough: usize) -> io::Result<Vec<u8>> {
     let (key_size, value_size) = (state.key_size as usize, state.value_size as usize);
     let mut bytes = Vec::new();
     let mut walk = Walk::new(fd, key_size, value_size, BATCH);
     while let Some((_, values)) = walk.next_batch()? {
         bytes.extend_from_slice(values);
+        if bytes.len() >= enough && values.iter().all(|&b| b == 0) {
+            break;
+        }
     }
     Ok(bytes)
 }

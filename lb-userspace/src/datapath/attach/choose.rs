@@ -93,16 +93,7 @@ impl Interfaces {
         };
         for node in &self.nodes {
             // tc first: what XDP passes up must not meet an interface without a program.
-            want(
-                &node.link,
-                Hook::TcNode,
-                if node.xdp.hook.is_none() {
-                    &node.xdp.why
-                } else {
-                    "behind XDP"
-                },
-                false,
-            );
+            want(&node.link, Hook::TcNode, "node interface", false);
             if let Some(hook) = node.xdp.hook {
                 want(&node.link, hook, &node.xdp.why, node.xdp.optional);
             }
