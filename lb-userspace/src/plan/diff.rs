@@ -13,8 +13,9 @@ use lb_common::abi::{
     NODE_LOCAL, NODE_PRESENT, NodeAddress, SlotKey, Vip,
 };
 
-use super::actual::{Actual, SlotIndex};
+use super::actual::{Actual, SlotIndex, key_of};
 use super::ids::Ids;
+use super::join::join;
 use super::slots::sequence;
 use super::{Action, Op, Phase, Plan, Row, explain};
 use crate::model::desired::{self, Desired};
@@ -29,12 +30,15 @@ pub fn diff(desired: &Desired, actual: &Actual) -> Plan {
         ids: Ids::assign(desired, actual),
         ops: Vec::new(),
         made: HashMap::new(),
-        claimed: vec![false; actual.backends.keys().next_back().map_or(0, |id| *id as usize + 1)],
+        elements: elements(actual),
         in_force: HashMap::new(),
         cuts: BTreeMap::new(),
         leaves: BTreeMap::new(),
+        not_local: Vec::new(),
+        frontends: Vec::new(),
         led: HashSet::new(),
     };
+    diff.frontends = diff.frontends();
     diff.make_nodes();
     let drained = diff.make_backends();
     diff.make_services();
@@ -60,16 +64,41 @@ pub(super) struct Diff<'a> {
     pub(super) ops: Vec<Op>,
     /// Backend elements taken into use, to the op that does it.
     made: HashMap<u32, usize>,
-    /// Backend elements of the table that stay.
-    claimed: Vec<bool>,
+    /// Backend elements of the table, by id.
+    elements: Vec<Option<There>>,
     /// Services that stay: the generation and number of slots in force at the end.
     in_force: HashMap<u32, (u32, u32)>,
     /// Services whose slots change or that go, to the op from which on nothing leads to the old slots.
     pub(super) cuts: BTreeMap<u32, usize>,
     /// Services that a frontend leaves, to the ops by which that happens.
     leaves: BTreeMap<u32, Vec<usize>>,
+    /// Rows of `local_backends` that go.
+    not_local: Vec<(EndpointKey, u32)>,
+    /// See [`Diff::frontends`].
+    frontends: Vec<(EndpointKey, Option<Frontend>, Option<u32>)>,
     /// Frontends that have been led to their service.
     led: HashSet<EndpointKey>,
+}
+
+/// A backend element of the table that leads to a backend.
+struct There {
+    key: EndpointKey,
+    value: abi::Backend,
+    /// It is desired and stays as it is or changes in place.
+    stays: bool,
+}
+
+fn elements(actual: &Actual) -> Vec<Option<There>> {
+    let highest = actual.backends.keys().next_back().map_or(0, |id| *id as usize + 1);
+    let mut elements: Vec<_> = std::iter::repeat_with(|| None).take(highest).collect();
+    for (id, value) in actual.backends.iter().filter(|(_, value)| value.state != BACKEND_GONE) {
+        elements[*id as usize] = Some(There {
+            key: key_of(value),
+            value: *value,
+            stays: false,
+        });
+    }
+    elements
 }
 
 /// The write that puts a service's new slots in force.
@@ -127,58 +156,65 @@ impl Diff<'_> {
     fn make_backends(&mut self) -> Vec<Op> {
         let desired = self.desired;
         let mut drained = Vec::new();
-        for (key, backend) in &desired.backends {
-            let Some(element) = self.ids.backends.get(key).copied() else {
+        let ids = std::mem::take(&mut self.ids.backends);
+        for (key, backend, element) in join(&desired.backends, ids.iter().map(|(key, element)| (key, element))) {
+            let (Some(backend), Some(element)) = (backend, element) else {
                 continue;
             };
             let node = self.ids.nodes.get(&backend.node).copied().unwrap_or(0);
             let value = backend_value(key, backend, node, element.generation);
-            let there = self
-                .actual
-                .backends
-                .get(&element.id)
-                .filter(|there| there.state != BACKEND_GONE);
-            if there.is_some() {
-                self.claimed[element.id as usize] = true;
-            }
-            if there == Some(&value) {
-                continue;
-            }
             let row = Row::Backend(element.id, value);
-            match there {
+            match self.elements.get_mut(element.id as usize).and_then(Option::as_mut) {
                 None => {
                     let op = self.push(Phase::Make, Action::Add, row, Vec::new());
                     self.made.insert(element.id, op);
                 }
-                Some(there) if there.state == BACKEND_READY && value.state != BACKEND_READY => {
-                    drained.push(Op {
-                        phase: Phase::Expose,
-                        action: Action::Change,
-                        row,
-                        after: Vec::new(),
-                    });
-                }
-                Some(_) => {
-                    self.push(Phase::Make, Action::Change, row, Vec::new());
+                Some(there) => {
+                    there.stays = true;
+                    if there.value == value {
+                        continue;
+                    }
+                    if there.value.state == BACKEND_READY && value.state != BACKEND_READY {
+                        drained.push(Op {
+                            phase: Phase::Expose,
+                            action: Action::Change,
+                            row,
+                            after: Vec::new(),
+                        });
+                    } else {
+                        self.push(Phase::Make, Action::Change, row, Vec::new());
+                    }
                 }
             }
         }
-        for key in &desired.local_backends {
-            let Some(id) = self.ids.backends.get(key).map(|element| element.id) else {
-                continue;
-            };
-            let there = self.actual.local_backends.get(key);
-            if there != Some(&id) {
-                let after = self.made.get(&id).copied().into_iter().collect();
-                self.push(
-                    Phase::Make,
-                    add_or_change(there.is_some()),
-                    Row::LocalBackend(*key, id),
-                    after,
-                );
-            }
-        }
+        self.ids.backends = ids;
+        self.make_local_backends();
         drained
+    }
+
+    fn make_local_backends(&mut self) {
+        let (desired, actual) = (self.desired, self.actual);
+        let wanted = desired.local_backends.iter().map(|key| (key, ()));
+        for (key, wanted, there) in join(wanted, &actual.local_backends) {
+            if wanted.is_some() && there.is_some_and(|id| self.leads_to(*id, key)) {
+                continue;
+            }
+            match (wanted.and_then(|()| self.ids.backend(key)), there) {
+                (Some(element), there) => {
+                    let after = self.made.get(&element.id).copied().into_iter().collect();
+                    let row = Row::LocalBackend(*key, element.id);
+                    self.push(Phase::Make, add_or_change(there.is_some()), row, after);
+                }
+                (None, Some(id)) => self.not_local.push((*key, *id)),
+                (None, None) => {}
+            }
+        }
+    }
+
+    /// Whether an element of the table is and stays that of a backend.
+    fn leads_to(&self, id: u32, key: &EndpointKey) -> bool {
+        let there = self.elements.get(id as usize).and_then(Option::as_ref);
+        there.is_some_and(|there| there.stays && there.key == *key)
     }
 
     /// New slots, then one write per service.
@@ -189,18 +225,21 @@ impl Diff<'_> {
             let Some(&id) = self.ids.services.get(identity) else {
                 continue;
             };
-            let slots = self.slots(service);
             let there = self.actual.services.get(&id).copied();
-            let same = there.is_some_and(|there| self.old.holds(id, &there, &slots));
-            let generation = match there {
-                Some(there) if same => there.generation,
-                Some(there) => self.old.free_generation(id, there.generation.wrapping_add(1)),
-                None => self.old.free_generation(id, 1),
+            let same = there.is_some_and(|there| self.holds(id, &there, service));
+            let (generation, slots) = match there {
+                Some(there) if same => (there.generation, Vec::new()),
+                Some(there) => (
+                    self.old.free_generation(id, there.generation.wrapping_add(1)),
+                    self.slots(service),
+                ),
+                None => (self.old.free_generation(id, 1), self.slots(service)),
             };
+            let count = there.filter(|_| same).map_or(slots.len() as u32, |there| there.count);
             let value = abi::Service {
                 identity: *identity,
                 generation,
-                count: slots.len() as u32,
+                count,
                 tcp_timeout: service.tcp_timeout,
                 udp_timeout: service.udp_timeout,
                 flags: 0,
@@ -211,7 +250,7 @@ impl Diff<'_> {
                 continue;
             }
             let first = self.ops.len();
-            for (backend, index) in slots.into_iter().zip(0..).filter(|_| !same) {
+            for (backend, index) in slots.into_iter().zip(0..) {
                 let after = self.made.get(&backend).copied().into_iter().collect();
                 let row = Row::Slot(
                     SlotKey {
@@ -269,17 +308,24 @@ impl Diff<'_> {
     /// Frontends that go over to another service, by the service that they leave.
     fn moves(&self) -> BTreeMap<u32, Vec<(EndpointKey, u32)>> {
         let mut moves: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (key, there) in &self.actual.frontends {
-            let to = self
-                .desired
-                .frontends
-                .get(key)
-                .and_then(|identity| self.ids.services.get(identity));
-            if let Some(to) = to.filter(|to| **to != there.service) {
+        for (key, there, to) in &self.frontends {
+            if let (Some(there), Some(to)) = (there, to) {
                 moves.entry(there.service).or_default().push((*key, *to));
             }
         }
         moves
+    }
+
+    /// Frontends that are not as they should be: what is there, and the service to which they should lead.
+    fn frontends(&self) -> Vec<(EndpointKey, Option<Frontend>, Option<u32>)> {
+        let mut frontends = Vec::new();
+        for (key, wanted, there) in join(&self.desired.frontends, &self.actual.frontends) {
+            let to = wanted.and_then(|identity| self.ids.services.get(identity)).copied();
+            if there.copied() != to.map(|service| Frontend { service, flags: 0 }) {
+                frontends.push((*key, there.copied(), to));
+            }
+        }
+        frontends
     }
 
     /// Lets a frontend lead to a service.
@@ -298,20 +344,37 @@ impl Diff<'_> {
 
     /// The backend ids of a service's slots, in their order.
     pub(super) fn slots(&self, service: &desired::Service) -> Vec<u32> {
-        let with_id = |(key, weight): &(EndpointKey, u16)| Some((self.ids.backends.get(key)?.id, *weight));
+        let with_id = |(key, weight): &(EndpointKey, u16)| Some((self.ids.backend(key)?.id, *weight));
         let (ids, weights): (Vec<_>, Vec<_>) = service.shares.iter().filter_map(with_id).unzip();
         sequence(&weights).into_iter().map(|index| ids[index]).collect()
     }
 
+    /// Whether the slots in force are those that `service` should have.
+    fn holds(&self, id: u32, there: &abi::Service, service: &desired::Service) -> bool {
+        let rows = self.old.generation(id, there.generation);
+        let Some(rows) = rows.get(..there.count as usize) else {
+            return false;
+        };
+        let weights: Vec<_> = service.shares.iter().map(|(_, weight)| *weight).collect();
+        let order = sequence(&weights);
+        // By key, which spares a search for each slot; of several elements with one key only one stays.
+        let mut pairs = rows.iter().zip(&order).zip(0..);
+        let exact = pairs.all(|(((slot, backend), share), index)| {
+            slot.index == index && self.leads_to(*backend, &service.shares[*share].0)
+        });
+        if exact && rows.len() == order.len() {
+            return true;
+        }
+        // Backends for which there was no room are missing from the slots.
+        let indexes = rows.iter().zip(0..).all(|((slot, _), index)| slot.index == index);
+        indexes && rows.iter().map(|(_, backend)| *backend).eq(self.slots(service))
+    }
+
     fn expose(&mut self) {
         let desired = self.desired;
-        for (key, identity) in &desired.frontends {
-            let Some(&service) = self.ids.services.get(identity) else {
-                continue;
-            };
-            let there = self.actual.frontends.get(key);
-            if there != Some(&Frontend { service, flags: 0 }) && !self.led.contains(key) {
-                self.lead(Phase::Expose, *key, service);
+        for (key, _, to) in self.frontends.clone() {
+            if let Some(to) = to.filter(|_| !self.led.contains(&key)) {
+                self.lead(Phase::Expose, key, to);
             }
         }
         for (key, frontends) in &desired.vips {
@@ -330,14 +393,10 @@ impl Diff<'_> {
 
     fn close(&mut self) {
         let (desired, actual) = (self.desired, self.actual);
-        for (key, value) in &actual.frontends {
-            let wanted = desired
-                .frontends
-                .get(key)
-                .is_some_and(|identity| self.ids.services.contains_key(identity));
-            if !wanted {
-                let op = self.push(Phase::Close, Action::Remove, Row::Frontend(*key, *value), Vec::new());
-                self.leaves.entry(value.service).or_default().push(op);
+        for (key, there, to) in self.frontends.clone() {
+            if let (Some(there), None) = (there, to) {
+                let op = self.push(Phase::Close, Action::Remove, Row::Frontend(key, there), Vec::new());
+                self.leaves.entry(there.service).or_default().push(op);
             }
         }
         for (key, value) in actual.vips.iter().filter(|(key, _)| !desired.vips.contains_key(key)) {
@@ -371,20 +430,18 @@ impl Diff<'_> {
     }
 
     fn break_backends(&mut self) {
-        let (desired, actual) = (self.desired, self.actual);
-        for (key, id) in &actual.local_backends {
-            if !desired.local_backends.contains(key) || !self.ids.backends.contains_key(key) {
-                self.push(Phase::Break, Action::Remove, Row::LocalBackend(*key, *id), Vec::new());
-            }
+        let actual = self.actual;
+        for (key, id) in std::mem::take(&mut self.not_local) {
+            self.push(Phase::Break, Action::Remove, Row::LocalBackend(key, id), Vec::new());
         }
-        let claimed = &self.claimed;
-        let goes = |(id, b): &(&u32, &abi::Backend)| b.state != BACKEND_GONE && !claimed[**id as usize];
+        let elements = &self.elements;
+        let goes = |id: &&u32| elements[**id as usize].as_ref().is_some_and(|there| !there.stays);
         // Each waits for the services that chose it.
         let mut going: BTreeMap<u32, Vec<usize>> = actual
             .backends
-            .iter()
+            .keys()
             .filter(goes)
-            .map(|(id, _)| (*id, Vec::new()))
+            .map(|id| (*id, Vec::new()))
             .collect();
         let cuts = if going.is_empty() { None } else { Some(&self.cuts) };
         for (service, cut) in cuts.into_iter().flatten() {
