@@ -331,8 +331,9 @@ impl Diff<'_> {
     /// Lets a frontend lead to a service.
     fn lead(&mut self, phase: Phase, key: EndpointKey, service: u32) -> usize {
         let there = self.actual.frontends.get(&key).copied();
-        let new = !self.actual.services.contains_key(&service);
-        let after = self.cuts.get(&service).copied().filter(|_| new).into_iter().collect();
+        // Where it leads to now is better than to a service that is not there or not yet as it should be.
+        let waits = there.is_some() || !self.actual.services.contains_key(&service);
+        let after = self.cuts.get(&service).copied().filter(|_| waits).into_iter().collect();
         let row = Row::Frontend(key, Frontend { service, flags: 0 });
         let op = self.push(phase, add_or_change(there.is_some()), row, after);
         self.led.insert(key);
