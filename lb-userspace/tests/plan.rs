@@ -165,7 +165,9 @@ struct Checked {
     tables: MemoryTables,
     /// Frontends that must lead to either of these at any moment.
     valid: BTreeMap<EndpointKey, [Vec<EndpointKey>; 2]>,
-    fails: Box<dyn FnMut() -> bool>,
+    fails: Box<dyn FnMut(&'static str) -> bool>,
+    /// Successful writes, as `map`; `settle` where it was called.
+    log: Vec<&'static str>,
 }
 
 impl Checked {
@@ -173,7 +175,8 @@ impl Checked {
         Self {
             tables: MemoryTables::default(),
             valid: BTreeMap::new(),
-            fails: Box::new(|| false),
+            fails: Box::new(|_| false),
+            log: Vec::new(),
         }
     }
 
@@ -205,7 +208,7 @@ impl Checked {
     }
 
     fn attempt(&mut self, map: &'static str, operation: &'static str) -> Result<(), StoreError> {
-        if (self.fails)() {
+        if (self.fails)(map) {
             return Err(StoreError {
                 map,
                 operation,
@@ -242,6 +245,7 @@ impl WriteTables for Checked {
     {
         self.attempt(T::NAME, "write")?;
         self.tables.set::<T>(key, value)?;
+        self.log.push(T::NAME);
         self.check();
         Ok(())
     }
@@ -253,8 +257,13 @@ impl WriteTables for Checked {
     {
         self.attempt(T::NAME, "delete")?;
         self.tables.delete::<T>(key)?;
+        self.log.push(T::NAME);
         self.check();
         Ok(())
+    }
+
+    fn settle(&mut self) {
+        self.log.push("settle");
     }
 }
 
@@ -317,6 +326,106 @@ fn assert_holds(actual: &Actual, desired: &Desired) {
     );
 }
 
+/// Services s0 and s1 with a VIP and one backend each.
+fn two_services(hosts: [usize; 2]) -> Snapshot {
+    let service = |i: usize| Service {
+        name: format!("s{i}"),
+        network: "net0".into(),
+        mode: EndpointMode::Vip,
+        vips: vec![v4(0, 200 + i)],
+        aliases: Vec::new(),
+        ports: vec![Port {
+            protocol: Protocol::Tcp,
+            port: 80,
+            target: 8080,
+            published: None,
+        }],
+        tcp_timeout: None,
+        udp_timeout: None,
+        backends: vec![Backend {
+            name: format!("s{i}.1"),
+            node: "n0".into(),
+            addresses: vec![v4(0, hosts[i])],
+            port: None,
+            state: BackendState::Ready,
+            weight: 1,
+        }],
+    };
+    Snapshot {
+        generation: 1,
+        nodes: vec![Node {
+            name: "n0".into(),
+            addresses: addresses(3, 99, 1),
+        }],
+        networks: vec![Network {
+            name: "net0".into(),
+            id: 1,
+            subnets: Vec::new(),
+            encrypted: false,
+        }],
+        services: vec![service(0), service(1)],
+    }
+}
+
+#[test]
+fn a_service_that_cannot_be_changed_keeps_its_backend_and_stops_no_other() {
+    let mut tables = Checked::new();
+    assert!(apply(&diff(&compile(&two_services([1, 2])), &Actual::default()), &mut tables).is_complete());
+    let desired = compile(&two_services([3, 4]));
+    tables.expect(&desired);
+    let plan = diff(&desired, &tables.actual());
+    // The first new slot has no room.
+    let mut failed = false;
+    tables.fails = Box::new(move |map| map == "slots" && !std::mem::replace(&mut failed, true));
+    let report = apply(&plan, &mut tables);
+    assert_eq!(report.failed.len(), 1);
+    assert!(report.to_string().contains("first failure: + slots "), "{report}");
+    // Its flip, its old slot, its old backend.
+    assert_eq!(report.skipped, 3);
+    let answer = |vip: usize| {
+        let actual = tables.actual();
+        let key = desired
+            .frontends
+            .keys()
+            .find(|key| key.address == v4(0, vip).into())
+            .unwrap();
+        lookup(&actual, key).unwrap()[0].address.to_string()
+    };
+    let mut answers = [answer(200), answer(201)];
+    answers.sort();
+    assert!(
+        [["10.0.0.1", "10.0.0.4"], ["10.0.0.2", "10.0.0.3"]]
+            .iter()
+            .any(|a| answers == *a),
+        "{answers:?}"
+    );
+    assert!(apply(&diff(&desired, &tables.actual()), &mut tables).is_complete());
+    assert_holds(&tables.actual(), &desired);
+}
+
+#[test]
+fn what_programs_may_still_read_goes_after_they_have_settled() {
+    let mut tables = Checked::new();
+    apply(&diff(&compile(&two_services([1, 2])), &Actual::default()), &mut tables);
+    assert!(
+        !tables.log.contains(&"settle"),
+        "nothing goes, so there is nothing to wait for"
+    );
+    tables.log.clear();
+    apply(&diff(&compile(&two_services([1, 3])), &tables.actual()), &mut tables);
+    let expected = [
+        "backends",
+        "local_backends",
+        "slots",
+        "services",
+        "settle",
+        "slots",
+        "local_backends",
+        "backends",
+    ];
+    assert_eq!(tables.log, expected);
+}
+
 type Numbers = (BTreeMap<EndpointKey, u32>, BTreeMap<u64, u32>);
 
 fn numbers(actual: &Actual) -> Numbers {
@@ -371,7 +480,7 @@ proptest! {
             let desired = compile(snapshot);
             tables.expect(&desired);
             let mut random = seed | 1;
-            tables.fails = Box::new(move || {
+            tables.fails = Box::new(move |_| {
                 random ^= random << 13;
                 random ^= random >> 7;
                 random ^= random << 17;
@@ -383,7 +492,7 @@ proptest! {
                 prop_assert_eq!(report.done + report.failed.len() + report.skipped, plan.ops.len());
                 prop_assert!(report.skipped == 0 || !report.failed.is_empty());
             }
-            tables.fails = Box::new(|| false);
+            tables.fails = Box::new(|_| false);
             prop_assert!(apply(&diff(&desired, &tables.actual()), &mut tables).is_complete());
             prop_assert!(diff(&desired, &tables.actual()).is_empty());
             assert_holds(&tables.actual(), &desired);

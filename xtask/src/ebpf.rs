@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use aya::EbpfLoader;
-use aya::programs::{Program, ProgramInfo};
+use aya::programs::{Program, ProgramError, ProgramInfo};
 use clap::Args;
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
@@ -50,11 +51,13 @@ struct Cost {
 
 /// In percent.
 const TOLERANCE: u32 = 5;
+/// Lines of a verifier's log that are printed.
+const SHOWN: usize = 25;
 const RECORD: &str = "lb-ebpf/insns.toml";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::ensure()?;
-    let bytes = build()?;
+    let (bytes, logs) = build()?;
     if !geteuid().is_root() {
         if arguments.check || arguments.bless {
             bail!("loading the programs needs root");
@@ -62,19 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         println!("not loaded: that needs root");
         return Ok(());
     }
-    let costs = load(&bytes)?;
-    println!(
-        "{:<20} {:>10} {:>12} {:>10}",
-        "PROGRAM", "VERIFIED", "INSTRUCTIONS", "JITED"
-    );
-    for (name, cost) in &costs {
-        println!(
-            "{name:<20} {:>10} {:>12} {:>9}B",
-            cost.verified,
-            cost.translated / 8,
-            cost.jited
-        );
-    }
+    let costs = load(&bytes, &logs)?;
     let verified = costs.into_iter().map(|(name, cost)| (name, cost.verified)).collect();
     let now = Record {
         kernel: kernel()?,
@@ -106,8 +97,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Builds the object and says where it is.
-fn build() -> Result<Vec<u8>> {
+/// Builds the object and says where it is; its bytes, and its directory.
+fn build() -> Result<(Vec<u8>, PathBuf)> {
     let toolchain = choose(&probe())?;
     with_build(&toolchain, |build| {
         let bytes = build.run().context("build of lb-ebpf")?;
@@ -117,7 +108,7 @@ fn build() -> Result<Vec<u8>> {
             bytes.len(),
             toolchain.compiler
         );
-        Ok(bytes)
+        Ok((bytes, build.directory()))
     })
 }
 
@@ -142,23 +133,57 @@ fn with_build<T>(toolchain: &Toolchain, act: impl FnOnce(&Build<'_>) -> Result<T
 }
 
 /// Loads every program, attaches none, and forgets them again.
-fn load(object: &[u8]) -> Result<BTreeMap<String, Cost>> {
+///
+/// # Errors
+/// The kernel refuses one; all are tried first, and each verifier's log is kept whole in a file.
+fn load(object: &[u8], logs: &Path) -> Result<BTreeMap<String, Cost>> {
     let mut ebpf = EbpfLoader::new()
         .load(object)
         .context("the kernel refuses the object")?;
-    let mut costs = BTreeMap::new();
+    let (mut costs, mut refusals) = (BTreeMap::new(), Vec::new());
     for (name, program) in ebpf.programs_mut() {
-        let refused = || format!("the kernel refuses {name}");
-        match program {
-            Program::Xdp(program) => program.load().with_context(refused)?,
-            Program::SchedClassifier(program) => program.load().with_context(refused)?,
-            Program::CgroupSockAddr(program) => program.load().with_context(refused)?,
-            Program::CgroupSock(program) => program.load().with_context(refused)?,
+        let loaded = match program {
+            Program::Xdp(program) => program.load(),
+            Program::SchedClassifier(program) => program.load(),
+            Program::CgroupSockAddr(program) => program.load(),
             _ => bail!("{name} is of a type that xtask/src/ebpf.rs does not load yet"),
+        };
+        match loaded.and_then(|()| program.info()) {
+            Ok(info) => _ = costs.insert(name.to_owned(), cost(&info)),
+            Err(ProgramError::LoadError { io_error, verifier_log }) => {
+                let file = logs.join(format!("{name}.log"));
+                let log = verifier_log.to_string();
+                fs::write(&file, &log).with_context(|| file.display().to_string())?;
+                let lines: Vec<&str> = log.lines().collect();
+                let tail = lines[lines.len().saturating_sub(SHOWN)..].join("\n");
+                refusals.push(format!(
+                    "{name}: {io_error}; the whole log is in {}\n{tail}",
+                    file.display()
+                ));
+            }
+            Err(error) => refusals.push(format!("{name}: {error}")),
         }
-        costs.insert(name.to_owned(), cost(&program.info().with_context(refused)?));
+    }
+    print(&costs);
+    if !refusals.is_empty() {
+        bail!("the kernel refuses {}", refusals.join("\n\n"));
     }
     Ok(costs)
+}
+
+fn print(costs: &BTreeMap<String, Cost>) {
+    println!(
+        "{:<20} {:>10} {:>12} {:>10}",
+        "PROGRAM", "VERIFIED", "INSTRUCTIONS", "JITED"
+    );
+    for (name, cost) in costs {
+        println!(
+            "{name:<20} {:>10} {:>12} {:>9}B",
+            cost.verified,
+            cost.translated / 8,
+            cost.jited
+        );
+    }
 }
 
 fn cost(info: &ProgramInfo) -> Cost {

@@ -50,7 +50,7 @@ pub(crate) struct Build<'a> {
 
 impl Build<'_> {
     /// `$CARGO_TARGET_DIR/ebpf`, or `target/ebpf` in the workspace.
-    fn directory(&self) -> PathBuf {
+    pub(crate) fn directory(&self) -> PathBuf {
         let outer = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
         self.workspace.join(outer).join("ebpf")
     }

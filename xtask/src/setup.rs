@@ -12,7 +12,9 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
 use crate::process::{ask, display, run as run_command};
-use crate::toolchain::{Installed, LINKER_VERSION, Missing, RUSTC_MINIMUM, choose, linker_root, minor_version, probe};
+use crate::toolchain::{
+    Compiler, Installed, LINKER_VERSION, Missing, RUSTC_MINIMUM, choose, linker_root, minor_version, probe,
+};
 
 /// Programs that the demo and the tests run, and the package that brings each on Debian.
 const PROGRAMS: &[(&str, &str)] = &[("ip", "iproute2"), ("ethtool", "ethtool")];
@@ -214,44 +216,51 @@ fn llvm_packages(llvm: u32) -> [String; 2] {
 }
 
 fn look(lint: bool) -> Facts {
-    let apt = find_program("apt-get").is_some();
-    if apt && geteuid().is_root() && ask("apt-cache", &["show", "llvm-dev"]).is_none() {
-        println!("setup: the package lists are empty; apt-get update");
-        // Without them the plan will say what is missing.
-        let _ = run_command(Command::new("apt-get").args(["update", "--quiet"]));
-    }
     let installed = probe();
-    Facts {
+    let chosen = choose(&installed).ok();
+    let mut facts = Facts {
         missing_programs: PROGRAMS
             .iter()
             .filter(|(name, _)| find_program(name).is_none())
             .map(|(_, p)| *p)
             .collect(),
-        apt_compiler: if apt && !installed.compilers.iter().any(|c| c.fits()) {
-            apt_compiler()
-        } else {
-            None
-        },
-        apt_llvms: LINKER_LLVMS
+        rustup: find_program("rustup").is_some(),
+        apt: find_program("apt-get").is_some(),
+        ready_object: env::var_os("LB_EBPF_OBJECT").is_some(),
+        ..Facts::default()
+    };
+    if facts.apt && lint {
+        facts.missing_linter = chosen
+            .as_ref()
+            .and_then(|toolchain| missing_linter(&toolchain.compiler));
+    }
+    // Questions to apt take their time, and are not needed where all is there.
+    if chosen.is_none() && !facts.ready_object {
+        if facts.apt && geteuid().is_root() && candidate("llvm-dev").is_none() {
+            println!("setup: apt knows no packages yet; apt-get update");
+            // If it fails, the plan says what cannot be had.
+            let _ = run_command(Command::new("apt-get").args(["update", "--quiet"]));
+        }
+        facts.apt_compiler = if facts.apt { apt_compiler() } else { None };
+        facts.apt_llvms = LINKER_LLVMS
             .iter()
             .copied()
-            .filter(|&llvm| apt && llvm_packages(llvm).iter().all(|package| candidate(package).is_some()))
-            .collect(),
-        llvms: LINKER_LLVMS
+            .filter(|&llvm| facts.apt && apt_has_llvm(llvm))
+            .collect();
+        facts.llvms = LINKER_LLVMS
             .iter()
-            .filter_map(|&llvm| Some((llvm, llvm_prefix(llvm, apt)?)))
-            .collect(),
-        rustup: find_program("rustup").is_some(),
-        apt,
-        ready_object: env::var_os("LB_EBPF_OBJECT").is_some(),
-        missing_linter: if lint && apt { missing_linter(&installed) } else { None },
-        installed,
+            .filter_map(|&llvm| Some((llvm, llvm_prefix(llvm, facts.apt)?)))
+            .collect();
     }
+    Facts { installed, ..facts }
+}
+
+fn apt_has_llvm(llvm: u32) -> bool {
+    llvm_packages(llvm).iter().all(|package| candidate(package).is_some())
 }
 
 /// Debian's clippy, where Debian's compiler builds the object.
-fn missing_linter(installed: &Installed) -> Option<String> {
-    let compiler = choose(installed).ok()?.compiler;
+fn missing_linter(compiler: &Compiler) -> Option<String> {
     if compiler.clippy().exists() {
         return None;
     }
@@ -326,7 +335,7 @@ fn has_headers(prefix: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::toolchain::{Compiler, Linker};
+    use crate::toolchain::Linker;
 
     fn compiler(release: &str, llvm: u32, sources: bool) -> Compiler {
         Compiler {

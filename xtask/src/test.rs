@@ -70,6 +70,11 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<Counts> {
         doc.args(["test", "--doc"]).args(PACKAGES).args(selection.filter);
         counts += count(&mut doc)?;
     }
+    anyhow::ensure!(
+        counts != Counts::default(),
+        "no test is called so: {}",
+        arguments.words.join(" ")
+    );
     Ok(counts)
 }
 

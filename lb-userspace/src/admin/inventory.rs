@@ -423,11 +423,11 @@ pub fn find_service(services: Vec<Service>, name: &str) -> Result<Service, api::
         [one] => Ok(services.into_iter().nth(*one).unwrap_or_default()),
         [] => {
             let error = api::Error::new(api::Code::NotFound, format!("no service named {name:?}"));
-            let near = services.iter().filter_map(|s| s.name.as_deref());
-            let near = near
+            let names = services.iter().filter_map(|s| s.name.as_deref());
+            let near = names
                 .map(|n| (distance(n, name), n))
-                .min()
-                .filter(|(d, n)| *d <= 1 + n.len() / 3);
+                .filter(|(d, n)| *d <= 1 + n.len() / 3)
+                .min();
             Err(error.hint(match near {
                 Some((_, near)) => format!("did you mean {near:?}? list with `lbctl service ls`"),
                 None => "list with `lbctl service ls`".into(),

@@ -139,16 +139,4 @@ impl SlotIndex {
         }
         generation
     }
-
-    /// Whether the slots in force are exactly `backends`.
-    pub(super) fn holds(&self, id: u32, service: &abi::Service, backends: &[u32]) -> bool {
-        let rows = self.generation(id, service.generation);
-        service.count as usize == backends.len()
-            && rows.len() >= backends.len()
-            && rows
-                .iter()
-                .zip(backends)
-                .zip(0..)
-                .all(|(((key, there), wanted), i)| key.index == i && there == wanted)
-    }
 }

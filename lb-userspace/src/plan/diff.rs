@@ -5,17 +5,20 @@
 //! frontends, VIPs, services, old slots, local backends, backends, addresses, nodes. After any prefix of that,
 //! every frontend leads to a whole set of slots, the old one or the new one, and each slot to a backend that is there.
 
+mod removal;
+mod services;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use lb_common::abi::{
-    self, ALGORITHM_ROUND_ROBIN, BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, BACKEND_READY, EndpointKey, Frontend,
-    NODE_LOCAL, NODE_PRESENT, NodeAddress, SlotKey, Vip,
+    self, BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, BACKEND_READY, EndpointKey, Frontend, NODE_LOCAL,
+    NODE_PRESENT, NodeAddress,
 };
 
-use super::actual::{Actual, SlotIndex};
+use super::actual::{Actual, SlotIndex, key_of};
 use super::ids::Ids;
-use super::slots::sequence;
+use super::join::join;
 use super::{Action, Op, Phase, Plan, Row, explain};
 use crate::model::desired::{self, Desired};
 use crate::model::snapshot::BackendState;
@@ -29,12 +32,15 @@ pub fn diff(desired: &Desired, actual: &Actual) -> Plan {
         ids: Ids::assign(desired, actual),
         ops: Vec::new(),
         made: HashMap::new(),
-        claimed: vec![false; actual.backends.keys().next_back().map_or(0, |id| *id as usize + 1)],
+        elements: elements(actual),
         in_force: HashMap::new(),
         cuts: BTreeMap::new(),
         leaves: BTreeMap::new(),
+        not_local: Vec::new(),
+        frontends: Vec::new(),
         led: HashSet::new(),
     };
+    diff.frontends = diff.frontends();
     diff.make_nodes();
     let drained = diff.make_backends();
     diff.make_services();
@@ -60,16 +66,41 @@ pub(super) struct Diff<'a> {
     pub(super) ops: Vec<Op>,
     /// Backend elements taken into use, to the op that does it.
     made: HashMap<u32, usize>,
-    /// Backend elements of the table that stay.
-    claimed: Vec<bool>,
+    /// Backend elements of the table, by id.
+    elements: Vec<Option<There>>,
     /// Services that stay: the generation and number of slots in force at the end.
     in_force: HashMap<u32, (u32, u32)>,
     /// Services whose slots change or that go, to the op from which on nothing leads to the old slots.
     pub(super) cuts: BTreeMap<u32, usize>,
     /// Services that a frontend leaves, to the ops by which that happens.
     leaves: BTreeMap<u32, Vec<usize>>,
+    /// Rows of `local_backends` that go.
+    not_local: Vec<(EndpointKey, u32)>,
+    /// See [`Diff::frontends`].
+    frontends: Vec<(EndpointKey, Option<Frontend>, Option<u32>)>,
     /// Frontends that have been led to their service.
     led: HashSet<EndpointKey>,
+}
+
+/// A backend element of the table that leads to a backend.
+struct There {
+    key: EndpointKey,
+    value: abi::Backend,
+    /// It is desired and stays as it is or changes in place.
+    stays: bool,
+}
+
+fn elements(actual: &Actual) -> Vec<Option<There>> {
+    let highest = actual.backends.keys().next_back().map_or(0, |id| *id as usize + 1);
+    let mut elements: Vec<_> = std::iter::repeat_with(|| None).take(highest).collect();
+    for (id, value) in actual.backends.iter().filter(|(_, value)| value.state != BACKEND_GONE) {
+        elements[*id as usize] = Some(There {
+            key: key_of(value),
+            value: *value,
+            stays: false,
+        });
+    }
+    elements
 }
 
 /// The write that puts a service's new slots in force.
@@ -127,316 +158,65 @@ impl Diff<'_> {
     fn make_backends(&mut self) -> Vec<Op> {
         let desired = self.desired;
         let mut drained = Vec::new();
-        for (key, backend) in &desired.backends {
-            let Some(element) = self.ids.backends.get(key).copied() else {
+        let ids = std::mem::take(&mut self.ids.backends);
+        for (key, backend, element) in join(&desired.backends, ids.iter().map(|(key, element)| (key, element))) {
+            let (Some(backend), Some(element)) = (backend, element) else {
                 continue;
             };
             let node = self.ids.nodes.get(&backend.node).copied().unwrap_or(0);
             let value = backend_value(key, backend, node, element.generation);
-            let there = self
-                .actual
-                .backends
-                .get(&element.id)
-                .filter(|there| there.state != BACKEND_GONE);
-            if there.is_some() {
-                self.claimed[element.id as usize] = true;
-            }
-            if there == Some(&value) {
-                continue;
-            }
             let row = Row::Backend(element.id, value);
-            match there {
+            match self.elements.get_mut(element.id as usize).and_then(Option::as_mut) {
                 None => {
                     let op = self.push(Phase::Make, Action::Add, row, Vec::new());
                     self.made.insert(element.id, op);
                 }
-                Some(there) if there.state == BACKEND_READY && value.state != BACKEND_READY => {
-                    drained.push(Op {
-                        phase: Phase::Expose,
-                        action: Action::Change,
-                        row,
-                        after: Vec::new(),
-                    });
-                }
-                Some(_) => {
-                    self.push(Phase::Make, Action::Change, row, Vec::new());
+                Some(there) => {
+                    there.stays = true;
+                    if there.value == value {
+                        continue;
+                    }
+                    if there.value.state == BACKEND_READY && value.state != BACKEND_READY {
+                        drained.push(Op {
+                            phase: Phase::Expose,
+                            action: Action::Change,
+                            row,
+                            after: Vec::new(),
+                        });
+                    } else {
+                        self.push(Phase::Make, Action::Change, row, Vec::new());
+                    }
                 }
             }
         }
-        for key in &desired.local_backends {
-            let Some(id) = self.ids.backends.get(key).map(|element| element.id) else {
-                continue;
-            };
-            let there = self.actual.local_backends.get(key);
-            if there != Some(&id) {
-                let after = self.made.get(&id).copied().into_iter().collect();
-                self.push(
-                    Phase::Make,
-                    add_or_change(there.is_some()),
-                    Row::LocalBackend(*key, id),
-                    after,
-                );
-            }
-        }
+        self.ids.backends = ids;
+        self.make_local_backends();
         drained
     }
 
-    /// New slots, then one write per service.
-    fn make_services(&mut self) {
-        let desired = self.desired;
-        let mut flips = BTreeMap::new();
-        for (identity, service) in &desired.services {
-            let Some(&id) = self.ids.services.get(identity) else {
-                continue;
-            };
-            let slots = self.slots(service);
-            let there = self.actual.services.get(&id).copied();
-            let same = there.is_some_and(|there| self.old.holds(id, &there, &slots));
-            let generation = match there {
-                Some(there) if same => there.generation,
-                Some(there) => self.old.free_generation(id, there.generation.wrapping_add(1)),
-                None => self.old.free_generation(id, 1),
-            };
-            let value = abi::Service {
-                identity: *identity,
-                generation,
-                count: slots.len() as u32,
-                tcp_timeout: service.tcp_timeout,
-                udp_timeout: service.udp_timeout,
-                flags: 0,
-                algorithm: ALGORITHM_ROUND_ROBIN,
-            };
-            self.in_force.insert(id, (generation, value.count));
-            if there == Some(value) {
+    fn make_local_backends(&mut self) {
+        let (desired, actual) = (self.desired, self.actual);
+        let wanted = desired.local_backends.iter().map(|key| (key, ()));
+        for (key, wanted, there) in join(wanted, &actual.local_backends) {
+            if wanted.is_some() && there.is_some_and(|id| self.leads_to(*id, key)) {
                 continue;
             }
-            let first = self.ops.len();
-            for (backend, index) in slots.into_iter().zip(0..).filter(|_| !same) {
-                let after = self.made.get(&backend).copied().into_iter().collect();
-                let row = Row::Slot(
-                    SlotKey {
-                        service: id,
-                        generation,
-                        index,
-                    },
-                    backend,
-                );
-                self.push(Phase::Make, Action::Add, row, after);
-            }
-            let action = add_or_change(there.is_some());
-            flips.insert(
-                id,
-                Flip {
-                    action,
-                    row: Row::Service(id, value),
-                    slots: first..self.ops.len(),
-                },
-            );
-        }
-        self.flip(flips);
-    }
-
-    /// Puts new slots in force. A frontend that goes over to another service does so before the one it leaves
-    /// changes and after the one it enters has changed. (Where services swap frontends and both change, no order
-    /// does that for all; then one frontend meets the new slots of the service it is about to leave.)
-    fn flip(&mut self, mut flips: BTreeMap<u32, Flip>) {
-        let moves = self.moves();
-        let mut stack: Vec<_> = flips.keys().rev().map(|id| (*id, false)).collect();
-        let mut seen = HashSet::new();
-        while let Some((id, entered)) = stack.pop() {
-            let moves = moves.get(&id).map_or(&[][..], Vec::as_slice);
-            if !entered {
-                if seen.insert(id) {
-                    stack.push((id, true));
-                    let changing = moves.iter().filter(|(_, to)| flips.contains_key(to));
-                    stack.extend(changing.map(|(_, to)| (*to, false)));
+            match (wanted.and_then(|()| self.ids.backend(key)), there) {
+                (Some(element), there) => {
+                    let after = self.made.get(&element.id).copied().into_iter().collect();
+                    let row = Row::LocalBackend(*key, element.id);
+                    self.push(Phase::Make, add_or_change(there.is_some()), row, after);
                 }
-                continue;
-            }
-            let Some(Flip { action, row, slots }) = flips.remove(&id) else {
-                continue;
-            };
-            let mut after: Vec<_> = slots.collect();
-            for (key, to) in moves {
-                let op = self.lead(Phase::Flip, *key, *to);
-                after.push(op);
-            }
-            let op = self.push(Phase::Flip, action, row, after);
-            self.cuts.insert(id, op);
-        }
-    }
-
-    /// Frontends that go over to another service, by the service that they leave.
-    fn moves(&self) -> BTreeMap<u32, Vec<(EndpointKey, u32)>> {
-        let mut moves: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (key, there) in &self.actual.frontends {
-            let to = self
-                .desired
-                .frontends
-                .get(key)
-                .and_then(|identity| self.ids.services.get(identity));
-            if let Some(to) = to.filter(|to| **to != there.service) {
-                moves.entry(there.service).or_default().push((*key, *to));
-            }
-        }
-        moves
-    }
-
-    /// Lets a frontend lead to a service.
-    fn lead(&mut self, phase: Phase, key: EndpointKey, service: u32) -> usize {
-        let there = self.actual.frontends.get(&key).copied();
-        let new = !self.actual.services.contains_key(&service);
-        let after = self.cuts.get(&service).copied().filter(|_| new).into_iter().collect();
-        let row = Row::Frontend(key, Frontend { service, flags: 0 });
-        let op = self.push(phase, add_or_change(there.is_some()), row, after);
-        self.led.insert(key);
-        if let Some(there) = there {
-            self.leaves.entry(there.service).or_default().push(op);
-        }
-        op
-    }
-
-    /// The backend ids of a service's slots, in their order.
-    pub(super) fn slots(&self, service: &desired::Service) -> Vec<u32> {
-        let with_id = |(key, weight): &(EndpointKey, u16)| Some((self.ids.backends.get(key)?.id, *weight));
-        let (ids, weights): (Vec<_>, Vec<_>) = service.shares.iter().filter_map(with_id).unzip();
-        sequence(&weights).into_iter().map(|index| ids[index]).collect()
-    }
-
-    fn expose(&mut self) {
-        let desired = self.desired;
-        for (key, identity) in &desired.frontends {
-            let Some(&service) = self.ids.services.get(identity) else {
-                continue;
-            };
-            let there = self.actual.frontends.get(key);
-            if there != Some(&Frontend { service, flags: 0 }) && !self.led.contains(key) {
-                self.lead(Phase::Expose, *key, service);
-            }
-        }
-        for (key, frontends) in &desired.vips {
-            let value = Vip { frontends: *frontends };
-            let there = self.actual.vips.get(key);
-            if there != Some(&value) {
-                self.push(
-                    Phase::Expose,
-                    add_or_change(there.is_some()),
-                    Row::Vip(*key, value),
-                    Vec::new(),
-                );
+                (None, Some(id)) => self.not_local.push((*key, *id)),
+                (None, None) => {}
             }
         }
     }
 
-    fn close(&mut self) {
-        let (desired, actual) = (self.desired, self.actual);
-        for (key, value) in &actual.frontends {
-            let wanted = desired
-                .frontends
-                .get(key)
-                .is_some_and(|identity| self.ids.services.contains_key(identity));
-            if !wanted {
-                let op = self.push(Phase::Close, Action::Remove, Row::Frontend(*key, *value), Vec::new());
-                self.leaves.entry(value.service).or_default().push(op);
-            }
-        }
-        for (key, value) in actual.vips.iter().filter(|(key, _)| !desired.vips.contains_key(key)) {
-            self.push(Phase::Close, Action::Remove, Row::Vip(*key, *value), Vec::new());
-        }
-        for (id, value) in &actual.services {
-            if !self.in_force.contains_key(id) {
-                let after = self.leaves.remove(id).unwrap_or_default();
-                let op = self.push(Phase::Close, Action::Remove, Row::Service(*id, *value), after);
-                self.cuts.insert(*id, op);
-            }
-        }
-    }
-
-    /// Slots that are not in force any more, also those that an interrupted agent has left.
-    fn break_slots(&mut self) {
-        for (service, rows) in self.old.services() {
-            let in_force = self.in_force.get(&service).copied();
-            let kept = |key: &SlotKey| in_force.is_some_and(|(g, count)| key.generation == g && key.index < count);
-            let after: Vec<_> = self.cuts.get(&service).copied().into_iter().collect();
-            for (key, backend) in rows.iter().filter(|(key, _)| !kept(key)) {
-                let row = Row::Slot(*key, *backend);
-                self.ops.push(Op {
-                    phase: Phase::Break,
-                    action: Action::Remove,
-                    row,
-                    after: after.clone(),
-                });
-            }
-        }
-    }
-
-    fn break_backends(&mut self) {
-        let (desired, actual) = (self.desired, self.actual);
-        for (key, id) in &actual.local_backends {
-            if !desired.local_backends.contains(key) || !self.ids.backends.contains_key(key) {
-                self.push(Phase::Break, Action::Remove, Row::LocalBackend(*key, *id), Vec::new());
-            }
-        }
-        let claimed = &self.claimed;
-        let goes = |(id, b): &(&u32, &abi::Backend)| b.state != BACKEND_GONE && !claimed[**id as usize];
-        // Each waits for the services that chose it.
-        let mut going: BTreeMap<u32, Vec<usize>> = actual
-            .backends
-            .iter()
-            .filter(goes)
-            .map(|(id, _)| (*id, Vec::new()))
-            .collect();
-        let cuts = if going.is_empty() { None } else { Some(&self.cuts) };
-        for (service, cut) in cuts.into_iter().flatten() {
-            let Some(value) = actual.services.get(service) else {
-                continue;
-            };
-            for (_, backend) in self.old.generation(*service, value.generation) {
-                if let Some(after) = going.get_mut(backend)
-                    && after.last() != Some(cut)
-                {
-                    after.push(*cut);
-                }
-            }
-        }
-        for (id, after) in going {
-            let value = abi::Backend {
-                state: BACKEND_GONE,
-                ..actual.backends[&id]
-            };
-            self.push(Phase::Break, Action::Remove, Row::Backend(id, value), after);
-        }
-    }
-
-    fn break_nodes(&mut self) {
-        let (desired, actual) = (self.desired, self.actual);
-        for (address, value) in &actual.addresses {
-            let wanted = desired
-                .addresses
-                .get(address)
-                .is_some_and(|name| self.ids.nodes.contains_key(name));
-            if !wanted {
-                self.push(Phase::Break, Action::Remove, Row::Address(*address, *value), Vec::new());
-            }
-        }
-        let assigned: Vec<u32> = self.ids.nodes.values().copied().collect();
-        for (id, node) in &actual.nodes {
-            if node.flags & NODE_PRESENT == 0 || assigned.contains(id) {
-                continue;
-            }
-            // Waits for the backends that were on it and are elsewhere now.
-            let leaves = |op: &Op| match op.row {
-                Row::Backend(backend, _) => actual.backends.get(&backend).is_some_and(|there| there.node == *id),
-                _ => false,
-            };
-            let after = (0..self.ops.len()).filter(|op| leaves(&self.ops[*op])).collect();
-            self.push(
-                Phase::Break,
-                Action::Remove,
-                Row::Node(*id, abi::Node { flags: 0, ..*node }),
-                after,
-            );
-        }
+    /// Whether an element of the table is and stays that of a backend.
+    fn leads_to(&self, id: u32, key: &EndpointKey) -> bool {
+        let there = self.elements.get(id as usize).and_then(Option::as_ref);
+        there.is_some_and(|there| there.stays && there.key == *key)
     }
 }
 

@@ -97,6 +97,7 @@ impl<'a> Explain<'a> {
             .services
             .iter()
             .filter_map(|(i, s)| Some((id_of(i)?, s)))
+            .filter(|(id, _)| ids.contains(id))
             .collect();
         let mut changes: Vec<_> = ids
             .into_iter()

@@ -11,6 +11,7 @@ use lb_common::abi::{self, BACKEND_GONE, EndpointKey, NODE_PRESENT, capacity};
 use lb_common::address::Address;
 
 use super::actual::{Actual, key_of};
+use super::join::join;
 use crate::model::desired::{Desired, Node};
 
 /// An element of `backends`.
@@ -31,8 +32,8 @@ pub struct Ids {
     pub nodes: BTreeMap<Arc<str>, u32>,
     /// Services by identity.
     pub services: HashMap<u64, u32>,
-    /// Backends by key; also those that are in the table and no longer desired.
-    pub backends: HashMap<EndpointKey, Element>,
+    /// Backends by key, ascending.
+    pub backends: Vec<(EndpointKey, Element)>,
     /// Tables without room, as sentences.
     pub problems: Vec<String>,
 }
@@ -45,6 +46,12 @@ impl Ids {
         ids.assign_services(desired, actual);
         ids.assign_backends(desired, actual);
         ids
+    }
+
+    /// The element of a backend.
+    pub fn backend(&self, key: &EndpointKey) -> Option<Element> {
+        let index = self.backends.binary_search_by(|(there, _)| there.cmp(key)).ok()?;
+        Some(self.backends[index].1)
     }
 
     fn assign_nodes(&mut self, desired: &Desired, actual: &Actual) {
@@ -123,41 +130,47 @@ impl Ids {
     }
 
     fn assign_backends(&mut self, desired: &Desired, actual: &Actual) {
-        self.backends.reserve(actual.backends.len());
-        for (id, backend) in &actual.backends {
+        let element = |(id, backend): (&u32, &abi::Backend)| {
             let live = backend.state != BACKEND_GONE;
-            let element = Element {
-                id: *id,
-                generation: backend.generation,
-                live,
-            };
-            let there = self.backends.entry(key_of(backend)).or_insert(element);
-            if live && !there.live {
-                *there = element;
-            }
-        }
+            (
+                key_of(backend),
+                Element {
+                    id: *id,
+                    generation: backend.generation,
+                    live,
+                },
+            )
+        };
+        // Of several with one key, a live one, and then the first.
+        let mut there: Vec<_> = actual.backends.iter().map(element).collect();
+        there.sort_by(|(a, x), (b, y)| a.cmp(b).then(y.live.cmp(&x.live)));
+        there.dedup_by(|(a, _), (b, _)| a == b);
+
         let mut fresh = Fresh::new(actual.backends.keys().next_back(), capacity::BACKENDS);
         let mut reusable = None;
-        for key in desired.backends.keys() {
-            if let Some(element) = self.backends.get_mut(key) {
-                if !element.live {
-                    // The address is back, as another task: flows to the one that went are not its own.
-                    element.generation = element.generation.wrapping_add(1);
-                }
+        self.backends.reserve(desired.backends.len());
+        for (key, wanted, there) in join(&desired.backends, there.iter().map(|(key, element)| (key, *element))) {
+            if wanted.is_none() {
                 continue;
             }
-            let element = match fresh.next(|id| actual.backends.contains_key(&id)) {
-                Some(id) => Some(Element {
-                    id,
-                    generation: 1,
-                    live: false,
+            let element = match there {
+                Some(element) if element.live => Some(element),
+                // The address is back, as another task: flows to the one that went are not its own.
+                Some(element) => Some(Element {
+                    generation: element.generation.wrapping_add(1),
+                    ..element
                 }),
-                None => reusable.get_or_insert_with(|| self::reusable(desired, actual)).pop(),
+                None => match fresh.next(|id| actual.backends.contains_key(&id)) {
+                    Some(id) => Some(Element {
+                        id,
+                        generation: 1,
+                        live: false,
+                    }),
+                    None => reusable.get_or_insert_with(|| self::reusable(desired, actual)).pop(),
+                },
             };
             match element {
-                Some(element) => {
-                    self.backends.insert(*key, element);
-                }
+                Some(element) => self.backends.push((*key, element)),
                 None => self.problems.push(format!(
                     "no room for backend {}: the table holds {}, counting those that flows still refer to",
                     super::print::endpoint(key),

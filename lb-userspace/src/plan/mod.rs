@@ -14,6 +14,7 @@ pub mod apply;
 pub mod diff;
 mod explain;
 pub mod ids;
+mod join;
 pub mod memory;
 mod print;
 pub mod slots;

@@ -84,3 +84,69 @@ fn key_by_key(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use aya::maps::{HashMap, Map as AyaMap, MapData};
+
+    use super::*;
+
+    #[test]
+    fn key_by_key_finds_what_batches_find() {
+        let definition = aya_obj::maps::bpf_map_def {
+            map_type: bpf_map_type::BPF_MAP_TYPE_HASH as u32,
+            key_size: 4,
+            value_size: 8,
+            max_entries: 1000,
+            ..Default::default()
+        };
+        let object = aya_obj::Map::Legacy(aya_obj::maps::LegacyMap {
+            section_index: 0,
+            section_kind: aya_obj::EbpfSectionKind::Maps,
+            symbol_index: None,
+            def: definition,
+            inner_def: None,
+            data: Vec::new(),
+        });
+        let data = match MapData::create(object, "view_test", None) {
+            Ok(data) => data,
+            Err(e) => {
+                assert!(
+                    std::env::var_os("LB_TEST_STRICT").is_none(),
+                    "strict mode, but cannot make a map: {e}"
+                );
+                println!("SKIP: needs CAP_BPF: {e}");
+                return;
+            }
+        };
+        let fd = data.fd().as_fd().try_clone_to_owned().unwrap();
+        let mut aya = HashMap::<_, u32, u64>::try_from(AyaMap::HashMap(data)).unwrap();
+        for i in 0..700 {
+            aya.insert(i, u64::from(i) * 3, 0).unwrap();
+        }
+        let kind = bpf_map_type::BPF_MAP_TYPE_HASH as u32;
+        let map = Map {
+            fd,
+            id: 0,
+            kind,
+            key_size: 4,
+            value_size: 8,
+            max_entries: 1000,
+        };
+        let mut batched = BTreeMap::new();
+        map.for_each(1, |key, value| {
+            assert!(batched.insert(key.to_vec(), value.to_vec()).is_none())
+        })
+        .unwrap();
+        let mut single = BTreeMap::new();
+        key_by_key(map.fd.as_fd(), 4, 8, |key, value| {
+            single.insert(key.to_vec(), value.to_vec());
+        })
+        .unwrap();
+        assert_eq!(batched.len(), 700);
+        assert_eq!(batched, single);
+        assert_eq!(batched[&5u32.to_ne_bytes().to_vec()], 15u64.to_ne_bytes());
+    }
+}

@@ -119,3 +119,87 @@ fn interface_name(ifindex: u32) -> Option<String> {
             .into_owned(),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+    use crate::datapath::view::sys::testing::{create_link, load_program, pin};
+
+    struct Mounted(tempfile::TempDir);
+
+    impl Drop for Mounted {
+        fn drop(&mut self) {
+            let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
+        }
+    }
+
+    /// In a thread with a network namespace of its own, whose loopback has index 1.
+    #[test]
+    fn pinned_programs_and_links_are_described() {
+        std::thread::spawn(|| {
+            let folder = Mounted(tempfile::tempdir().unwrap());
+            let prepared = unshare(CloneFlags::CLONE_NEWNET).and_then(|()| {
+                mount(
+                    Some("bpf"),
+                    folder.0.path(),
+                    Some("bpf"),
+                    MsFlags::empty(),
+                    None::<&str>,
+                )
+            });
+            if let Err(e) = prepared {
+                assert!(
+                    std::env::var_os("LB_TEST_STRICT").is_none(),
+                    "strict mode, but not root: {e}"
+                );
+                println!("SKIP: needs root for a namespace and a bpffs: {e}");
+                return;
+            }
+            let root = folder.0.path();
+            assert_eq!(list(root).unwrap(), []);
+            for name in ["links", "programs"] {
+                std::fs::create_dir(root.join(name)).unwrap();
+            }
+            let xdp = load_program(bpf_prog_type::BPF_PROG_TYPE_XDP as u32, "xdp_test").unwrap();
+            let tc = load_program(bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32, "tc_test").unwrap();
+            pin(&xdp, &root.join("programs/xdp_test"));
+            let (skb_mode, ifindex) = (2, 1);
+            let link = create_link(&xdp, ifindex, bpf_attach_type::BPF_XDP as u32, skb_mode).unwrap();
+            pin(&link, &root.join("links/xdp-1"));
+            let ingress = create_link(&tc, ifindex, bpf_attach_type::BPF_TCX_INGRESS as u32, 0);
+            let tcx = ingress.is_ok();
+            if let Ok(link) = ingress {
+                pin(&link, &root.join("links/tcx_ingress-1"));
+                let link = create_link(&tc, ifindex, bpf_attach_type::BPF_TCX_EGRESS as u32, 0).unwrap();
+                pin(&link, &root.join("links/tcx_egress-1"));
+            }
+            let all = list(root).unwrap();
+            let of = |pin: &str| all.iter().find(|p| p.pin == pin).unwrap();
+            let link = of("links/xdp-1");
+            assert_eq!(
+                (link.hook.as_deref(), link.ifindex, link.interface.as_deref()),
+                (Some("xdp"), Some(1), Some("lo"))
+            );
+            let program = of("programs/xdp_test");
+            assert_eq!(
+                (program.name.as_deref(), &program.hook, program.ifindex),
+                (Some("xdp_test"), &None, None)
+            );
+            assert_eq!(
+                (&link.name, link.id, &link.tag),
+                (&program.name, program.id, &program.tag)
+            );
+            assert_eq!(program.tag.as_ref().unwrap().len(), 16);
+            if tcx {
+                assert_eq!(of("links/tcx_ingress-1").hook.as_deref(), Some("tcx_ingress"));
+                assert_eq!(of("links/tcx_egress-1").hook.as_deref(), Some("tcx_egress"));
+            }
+        })
+        .join()
+        .unwrap();
+    }
+}

@@ -183,6 +183,6 @@ fn traffic(traffic: &[Traffic], context: &Context) -> Vec<String> {
     if context.wide {
         lines
     } else {
-        vec![lines.join("   ") + " packets"]
+        vec![format!("packets: {}", lines.join("   "))]
     }
 }
