@@ -26,7 +26,7 @@ use crate::datapath::collect::{self, Census, Collector};
 use crate::datapath::probe::Features;
 use crate::datapath::store::{Access, Store};
 use crate::datapath::view::View;
-use crate::datapath::{OBJECT, load};
+use crate::datapath::{OBJECT, layout, load};
 use crate::dns::{self, DnsCounters, DnsHandle, Zone};
 use crate::lifecycle::{self, Lock, Notifier};
 use crate::model::desired::Desired;
@@ -47,7 +47,7 @@ const RESYNC: Duration = Duration::from_secs(30);
 const WARM: Duration = Duration::from_secs(10);
 /// Flows are walked through this often, when they are few.
 const COLLECT: Duration = Duration::from_secs(5);
-/// After a failure the next try follows this soon.
+/// After a failure the next try follows this soon; after the next one twice as late, up to [`RESYNC`].
 const RETRY: Duration = Duration::from_secs(1);
 /// Changes of interfaces and neighbours are acted upon at most this often.
 const SPACING: Duration = Duration::from_millis(50);
@@ -65,9 +65,15 @@ pub async fn run(config: Config) -> Result<()> {
     };
     let _logs = logs::init(format, &config.log.level)?;
     let _lock = Lock::acquire(&config.paths.run)?;
+    let directory = layout::versioned(&config.paths.bpffs);
+    let mut pins = Lock::of_directory(&directory)?;
     let stop = lifecycle::stop_on_signals()?;
     let agent = Agent::start(Arc::new(config), stop.clone()).await?;
+    if pins.is_none() {
+        pins = Lock::of_directory(&directory)?;
+    }
     agent.run().await;
+    drop(pins);
     Ok(())
 }
 
@@ -94,6 +100,8 @@ struct Agent {
     status: watch::Sender<api::Status>,
     metrics: Arc<Metrics>,
     notifier: Notifier,
+    /// Of the last synchronisation.
+    problems: Vec<String>,
 }
 
 impl Agent {
@@ -149,6 +157,7 @@ impl Agent {
             status: watch::Sender::new(status::initial(&config)),
             metrics: Arc::new(Metrics::new(counts)),
             notifier: Notifier::default(),
+            problems: Vec::new(),
             tasks: TaskTracker::new(),
             names,
             desired,
@@ -186,7 +195,7 @@ impl Agent {
         let mut watchdog = tokio::time::interval(Notifier::watchdog_interval().unwrap_or(RESYNC));
         let retry = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(retry);
-        let mut failed = false;
+        let mut failures = 0;
         let mut collecting = true;
         loop {
             let depth = tokio::select! {
@@ -205,7 +214,7 @@ impl Agent {
                     tokio::time::sleep(SPACING).await;
                     Depth::Changes
                 }
-                () = &mut retry, if failed => Depth::Full,
+                () = &mut retry, if failures > 0 => Depth::Full,
                 _ = resync.tick() => {
                     self.synchronizer.forget();
                     Depth::Full
@@ -229,9 +238,12 @@ impl Agent {
             let Some(snapshot) = self.provider.borrow().snapshot.clone() else {
                 continue;
             };
-            failed = !self.synchronize(&snapshot, depth).await;
-            if failed {
-                retry.as_mut().reset(tokio::time::Instant::now() + RETRY);
+            if self.synchronize(&snapshot, depth).await {
+                failures = 0;
+            } else {
+                let delay = RETRY.saturating_mul(1 << failures.min(5)).min(RESYNC);
+                retry.as_mut().reset(tokio::time::Instant::now() + delay);
+                failures += 1;
             }
         }
         self.end().await;
@@ -262,7 +274,7 @@ impl Agent {
             Ok(None) => return true,
             Err(error) => {
                 let error = format!("{error:#}");
-                tracing::error!(target: "lb::sync", %error, "cannot synchronise, trying again");
+                self.complain(std::slice::from_ref(&error));
                 self.metrics.synced(metrics::Outcome::Error);
                 self.status.send_modify(|status| status::failed(status, &error));
                 return false;
@@ -270,11 +282,22 @@ impl Agent {
         };
         outcome.problems.extend(self.put_in_force(snapshot, &outcome).await);
         let complete = outcome.problems.is_empty();
-        for problem in &outcome.problems {
-            tracing::error!(target: "lb::sync", %problem, "incomplete, trying again");
-        }
+        self.complain(&outcome.problems);
         self.measure(snapshot, &outcome, start.elapsed());
         complete
+    }
+
+    /// Logs problems when they are new; the status shows them as long as they last.
+    fn complain(&mut self, problems: &[String]) {
+        if self.problems != problems {
+            for problem in problems {
+                tracing::error!(target: "lb::sync", %problem, "not everything is in force, trying again");
+            }
+            if problems.is_empty() {
+                tracing::info!(target: "lb::sync", "everything is in force again");
+            }
+            self.problems = problems.to_vec();
+        }
     }
 
     /// Names and readers follow the tables. Returns what went wrong.

@@ -64,13 +64,46 @@ impl Lock {
             .mode(0o600)
             .open(&path)
             .map_err(fail(&path))?;
+        Self::of_file(file, &path)
+    }
+
+    /// Takes the lock of a directory that is there already: two agents with run directories of their own may still
+    /// not share their pins. `None` if there is no such directory yet.
+    ///
+    /// # Errors
+    /// If another process holds it.
+    pub fn of_directory(path: &Path) -> Result<Option<Self>, LifecycleError> {
+        let fail = |source| LifecycleError::Directory {
+            path: path.to_owned(),
+            source,
+        };
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(fail(e)),
+        };
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Ok(Some(Self { _file: file })),
+            Err((_, nix::Error::EWOULDBLOCK)) => Err(LifecycleError::Running {
+                path: path.to_owned(),
+                holder: "with another run directory".into(),
+            }),
+            Err((_, error)) => Err(fail(error.into())),
+        }
+    }
+
+    fn of_file(file: File, path: &Path) -> Result<Self, LifecycleError> {
+        let fail = |source| LifecycleError::Directory {
+            path: path.to_owned(),
+            source,
+        };
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
                 let written = file
                     .set_len(0)
                     .and_then(|()| file.rewind())
                     .and_then(|()| writeln!(file, "{}", std::process::id()));
-                written.map_err(fail(&path))?;
+                written.map_err(fail)?;
                 Ok(Self { _file: file })
             }
             Err((mut file, nix::Error::EWOULDBLOCK)) => {
@@ -80,9 +113,12 @@ impl Lock {
                     "" => "its process is not known".into(),
                     pid => format!("process {pid}"),
                 };
-                Err(LifecycleError::Running { path, holder })
+                Err(LifecycleError::Running {
+                    path: path.to_owned(),
+                    holder,
+                })
             }
-            Err((_, error)) => Err(fail(&path)(error.into())),
+            Err((_, error)) => Err(fail(error.into())),
         }
     }
 }
@@ -170,6 +206,21 @@ mod tests {
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
         drop(first);
         Lock::acquire(run.path()).expect("after the first has ended");
+    }
+
+    #[test]
+    fn a_directory_has_one_holder() {
+        let directory = tempfile::tempdir().expect("directory");
+        assert!(
+            Lock::of_directory(&directory.path().join("none"))
+                .expect("not there")
+                .is_none()
+        );
+        let first = Lock::of_directory(directory.path()).expect("first");
+        assert!(first.is_some());
+        assert!(Lock::of_directory(directory.path()).is_err());
+        drop(first);
+        assert!(Lock::of_directory(directory.path()).expect("free").is_some());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::config::Config;
-use crate::datapath::remove;
+use crate::datapath::{layout, remove};
 use crate::lifecycle::Lock;
 
 /// Remembers that this agent mounted the BPF file system, so that `uninstall` unmounts it.
@@ -27,8 +27,10 @@ pub(super) fn remember_mount(run: &Path, mount_point: &Path) -> Result<()> {
 pub fn uninstall(config: &Config) -> Result<()> {
     let run = &config.paths.run;
     let lock = Lock::acquire(run)?;
+    let pins = Lock::of_directory(&layout::versioned(&config.paths.bpffs))?;
     let mut errors = Vec::new();
 
+    drop(pins);
     let removed = remove::remove(&config.paths.bpffs, &interface_names());
     errors.extend(removed.errors.iter().map(ToString::to_string));
     if let Ok(mount_point) = fs::read_to_string(run.join(MOUNTED)) {
