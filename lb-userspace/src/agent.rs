@@ -49,8 +49,9 @@ const WARM: Duration = Duration::from_secs(10);
 const COLLECT: Duration = Duration::from_secs(5);
 /// After a failure the next try follows this soon; after the next one twice as late, up to [`RESYNC`].
 const RETRY: Duration = Duration::from_secs(1);
-/// Changes of interfaces and neighbours are acted upon at most this often.
-const SPACING: Duration = Duration::from_millis(50);
+/// Interfaces and neighbours are looked at so long after they have changed, and at most this often; while nothing
+/// comes of it, less and less often.
+const SPACING: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
 /// Connections of readers get this long at the end.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -82,6 +83,16 @@ struct Names {
     zone: Arc<ArcSwap<Zone>>,
     counters: Arc<DnsCounters>,
     server: Option<DnsHandle>,
+}
+
+/// What came of a synchronisation.
+enum Synchronised {
+    /// There was nothing to do.
+    Unchanged,
+    /// Everything is in force.
+    Done,
+    /// Something is not: try again.
+    Incomplete,
 }
 
 struct Agent {
@@ -195,6 +206,9 @@ impl Agent {
         let mut watchdog = tokio::time::interval(Notifier::watchdog_interval().unwrap_or(RESYNC));
         let retry = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(retry);
+        let look = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(look);
+        let (mut looking, mut spacing, mut looked) = (false, SPACING[0], Instant::now());
         let mut failures = 0;
         let mut collecting = true;
         loop {
@@ -210,8 +224,17 @@ impl Agent {
                     self.read();
                     Depth::Full
                 }
-                () = self.changed.notified() => {
-                    tokio::time::sleep(SPACING).await;
+                () = self.changed.notified(), if !looking => {
+                    if looked.elapsed() > 2 * spacing {
+                        spacing = SPACING[0];
+                    }
+                    looking = true;
+                    look.as_mut().reset(tokio::time::Instant::now() + spacing);
+                    continue;
+                }
+                () = &mut look, if looking => {
+                    looking = false;
+                    looked = Instant::now();
                     Depth::Changes
                 }
                 () = &mut retry, if failures > 0 => Depth::Full,
@@ -238,12 +261,14 @@ impl Agent {
             let Some(snapshot) = self.provider.borrow().snapshot.clone() else {
                 continue;
             };
-            if self.synchronize(&snapshot, depth).await {
-                failures = 0;
-            } else {
-                let delay = RETRY.saturating_mul(1 << failures.min(5)).min(RESYNC);
-                retry.as_mut().reset(tokio::time::Instant::now() + delay);
-                failures += 1;
+            match self.synchronize(&snapshot, depth).await {
+                Synchronised::Unchanged => spacing = (2 * spacing).min(SPACING[1]),
+                Synchronised::Done => (failures, spacing) = (0, SPACING[0]),
+                Synchronised::Incomplete => {
+                    let delay = RETRY.saturating_mul(1 << failures.min(5)).min(RESYNC);
+                    retry.as_mut().reset(tokio::time::Instant::now() + delay);
+                    failures += 1;
+                }
             }
         }
         self.end().await;
@@ -266,25 +291,28 @@ impl Agent {
         }
     }
 
-    /// One synchronisation; whether it left nothing to do.
-    async fn synchronize(&mut self, snapshot: &Arc<Snapshot>, depth: Depth) -> bool {
+    /// One synchronisation.
+    async fn synchronize(&mut self, snapshot: &Arc<Snapshot>, depth: Depth) -> Synchronised {
         let start = Instant::now();
         let mut outcome = match self.synchronizer.run(snapshot, depth).await {
             Ok(Some(outcome)) => outcome,
-            Ok(None) => return true,
+            Ok(None) => return Synchronised::Unchanged,
             Err(error) => {
                 let error = format!("{error:#}");
                 self.complain(std::slice::from_ref(&error));
                 self.metrics.synced(metrics::Outcome::Error);
                 self.status.send_modify(|status| status::failed(status, &error));
-                return false;
+                return Synchronised::Incomplete;
             }
         };
         outcome.problems.extend(self.put_in_force(snapshot, &outcome).await);
-        let complete = outcome.problems.is_empty();
         self.complain(&outcome.problems);
         self.measure(snapshot, &outcome, start.elapsed());
-        complete
+        if outcome.problems.is_empty() {
+            Synchronised::Done
+        } else {
+            Synchronised::Incomplete
+        }
     }
 
     /// Logs problems when they are new; the status shows them as long as they last.
