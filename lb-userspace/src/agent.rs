@@ -51,7 +51,7 @@ const COLLECT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 /// Interfaces and neighbours are looked at so long after they have changed, and at most this often; while nothing
 /// comes of it, less and less often.
-const SPACING: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
+const SPACING: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
 /// Connections of readers get this long at the end.
 const GRACE: Duration = Duration::from_secs(2);
 
