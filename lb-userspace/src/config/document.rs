@@ -197,16 +197,26 @@ impl<'a> Document<'a> {
 
     /// Every field that is written, with its line.
     pub fn fields(&self) -> Vec<(String, usize)> {
-        self.places()
-            .into_iter()
-            .map(|place| (self.position(place.key.start).0, place.field))
-            .map(|(l, f)| (f, l))
-            .collect()
+        let mut places = self.places();
+        places.sort_by_key(|place| place.key.start);
+        let (mut line, mut counted) = (1, 0);
+        let mut fields = Vec::with_capacity(places.len());
+        for place in places {
+            // Counted on from the field before: files may have hundreds of thousands of fields.
+            let start = floor(self.text, place.key.start);
+            line += self.text[counted..start].matches('\n').count();
+            counted = start;
+            fields.push((place.field, line));
+        }
+        fields
     }
 
     fn mark(&self, fault: &mut Fault, span: &Range<usize>) {
         let (line, column) = self.position(span.start);
-        let text = self.text.lines().nth(line - 1).unwrap_or_default();
+        let line_start = self.text[..floor(self.text, span.start)]
+            .rfind('\n')
+            .map_or(0, |at| at + 1);
+        let text = self.text[line_start..].lines().next().unwrap_or_default();
         let length = text.chars().count();
         let bytes = floor(self.text, span.start)..floor(self.text, span.end.max(span.start));
         let marked = self.text[bytes].lines().next().unwrap_or_default().chars().count();

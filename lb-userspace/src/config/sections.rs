@@ -151,7 +151,7 @@ settings! {
         #[serde(deserialize_with = "settings::listen")]
         listen: Vec<SocketAddr> = vec![SocketAddr::from(([127, 0, 0, 1], 53))];
         /// Servers that are asked for unknown names, in this order; the port is 53 unless given.
-        /// Empty: unknown names are refused.
+        /// Empty: they are answered with SERVFAIL.
         #[serde(deserialize_with = "settings::upstreams")]
         upstreams: Vec<SocketAddr> = Vec::new();
         /// How long clients may keep an answer.

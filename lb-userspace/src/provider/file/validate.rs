@@ -12,7 +12,7 @@ use crate::config::document::{Document, Fault, Problem, nearest};
 use crate::model::snapshot::{self, Snapshot};
 
 /// More problems than these are of no use to anybody.
-const PROBLEMS_MAX: usize = 1_000;
+const PROBLEMS_MAX: usize = 100;
 
 /// Everything wrong that was found so far.
 #[derive(Default)]
@@ -98,7 +98,8 @@ impl Known<'_> {
 /// All faults that were found, in the order of the document.
 pub(super) fn validate(document: &Document<'_>, tunnel_port: u16) -> Result<Snapshot, Vec<Fault>> {
     let cluster: Cluster = document.parse().map_err(|fault| vec![*fault])?;
-    if document.fields().is_empty() {
+    let nothing = cluster.node.is_empty() && cluster.network.is_empty() && cluster.service.is_empty();
+    if nothing && document.fields().is_empty() {
         // What a rewriting in place leaves for a moment must not take every service away.
         let hint = Some("for a cluster without services write `service = []`".into());
         return Err(vec![

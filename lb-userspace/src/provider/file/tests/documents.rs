@@ -274,3 +274,30 @@ fn few_automatic_ports_are_not_the_first_choice() {
     }
     assert!((1..=40).contains(&moved), "{moved} of 2000");
 }
+
+#[test]
+fn the_time_to_read_grows_with_the_document_and_no_faster() {
+    let document = |backends: usize, node: &str| {
+        let mut text = String::from("[[node]]\nname = \"n\"\naddresses = [\"192.0.2.1\"]\n");
+        text.push_str("[[network]]\nname = \"n\"\n[[service]]\nname = \"s\"\nnetwork = \"n\"\nmode = \"dnsrr\"\n");
+        for i in 0..backends {
+            let address = format!("10.{}.{}.{}", i >> 16, (i >> 8) & 255, i & 255);
+            let head = format!("[[service.backend]]\nname = \"s.{i}\"\nnode = \"{node}\"\n");
+            text.push_str(&format!("{head}addresses = [\"{address}\"]\n"));
+        }
+        text
+    };
+    let took = |text: &str| {
+        let began = std::time::Instant::now();
+        let _ = std::hint::black_box(super::parse("cluster.toml", text.as_bytes(), 4790));
+        began.elapsed()
+    };
+    for node in ["n", "nowhere"] {
+        let (small, large) = (took(&document(500, node)), took(&document(10_000, node)));
+        // Twenty times the text: linear is 20, quadratic 400.
+        assert!(
+            large < small * 120,
+            "{node}: {small:?} for 500 backends, {large:?} for 10000"
+        );
+    }
+}
