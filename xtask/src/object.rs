@@ -196,10 +196,16 @@ pub(crate) fn write_if_changed(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 fn succeed(command: &mut Command) -> io::Result<()> {
     let status = command.status()?;
+    let verb = command
+        .get_args()
+        .next()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     if status.success() {
         Ok(())
     } else {
-        Err(io::Error::other(format!("{command:?} ended with {status}")))
+        Err(io::Error::other(format!("cargo {verb} ended with {status}")))
     }
 }
 
