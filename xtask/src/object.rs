@@ -20,6 +20,7 @@ pub(crate) const INPUTS: &[&str] = &[
     "lb-common/src",
     "lb-ebpf/Cargo.toml",
     "lb-ebpf/src",
+    "xtask/src/object.rs",
 ];
 
 /// The machine that the object will run on; differs from the one it is built on only when cross-compiling.
