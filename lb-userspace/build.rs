@@ -48,19 +48,24 @@ fn build() -> Result<Vec<u8>, Box<dyn Error>> {
     let manifest = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let workspace = manifest.parent().ok_or("the package is not inside its workspace")?;
     for input in INPUTS {
-        println!("cargo::rerun-if-changed={}", workspace.join(input).display());
+        // Relative: two checkouts that share a target directory share this script's output too.
+        println!("cargo::rerun-if-changed=../{input}");
     }
     let toolchain = toolchain::choose(&toolchain::probe())?;
     let machine = Machine {
         architecture: variable("CARGO_CFG_TARGET_ARCH")?,
         big_endian: variable("CARGO_CFG_TARGET_ENDIAN")? == "big",
     };
-    Ok(Build {
+    let build = Build {
         workspace,
         toolchain: &toolchain,
         machine: &machine,
-    }
-    .run()?)
+    };
+    build.run().or_else(|error| {
+        eprintln!("error: lb-ebpf: {error}");
+        // Cargo shows what the compiler said only if the script fails.
+        std::process::exit(1)
+    })
 }
 
 fn variable(name: &str) -> Result<String, String> {

@@ -44,7 +44,9 @@ impl Counts {
             counts.failed += number("failed").unwrap_or(0);
         }
         for (_, skip) in text.lines().filter_map(|line| line.split_once(SKIP)) {
-            let reason = skip.split_once(": ").map_or(skip, |(_, reason)| reason);
+            // The name of the test, which has no space, may be missing.
+            let named = skip.split_once(": ").filter(|(name, _)| !name.contains(' '));
+            let reason = named.map_or(skip, |(_, reason)| reason);
             *counts.reasons.entry(reason.trim().to_owned()).or_default() += 1;
             counts.skipped += 1;
         }
@@ -84,6 +86,16 @@ mod tests {
                     SKIP: b: needs a kernel with BPF\n\
                     test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 1 filtered out; finished in 0.1s\n";
         assert_eq!(Counts::from_output(text).to_string(), "8 passed, 2 failed, 1 skipped");
+    }
+
+    #[test]
+    fn a_reason_is_told_from_the_name_of_the_test() {
+        let text = "test result: ok. 3 passed; 0 failed\nSKIP: vip::v6: needs root: really\nSKIP: needs root: EPERM\n";
+        let reasons = Counts::from_output(text).reasons;
+        assert_eq!(
+            reasons.into_keys().collect::<Vec<_>>(),
+            ["needs root: EPERM", "needs root: really"]
+        );
     }
 
     #[test]

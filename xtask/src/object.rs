@@ -20,6 +20,7 @@ pub(crate) const INPUTS: &[&str] = &[
     "lb-common/src",
     "lb-ebpf/Cargo.toml",
     "lb-ebpf/src",
+    "xtask/src/object.rs",
 ];
 
 /// The machine that the object will run on; differs from the one it is built on only when cross-compiling.
@@ -196,10 +197,16 @@ pub(crate) fn write_if_changed(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 fn succeed(command: &mut Command) -> io::Result<()> {
     let status = command.status()?;
+    let verb = command
+        .get_args()
+        .next()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     if status.success() {
         Ok(())
     } else {
-        Err(io::Error::other(format!("{command:?} ended with {status}")))
+        Err(io::Error::other(format!("cargo {verb} ended with {status}")))
     }
 }
 

@@ -5,15 +5,20 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
+use nix::unistd::geteuid;
 
 use crate::count::Counts;
 use crate::process::{ask, cargo, display, run, run_and_read};
 use crate::{setup, workspace};
 
-/// Test targets that are tiers of their own; all others belong to the tier `unit`.
-const TIERS: &[&str] = &["packet", "netns", "cli"];
+/// Tiers and their test targets; all other targets, and the tests beside the code, are the tier `unit`.
+const TIERS: &[(&str, &[&str])] = &[
+    ("packet", &["packet"]),
+    ("netns", &["netns", "datapath"]),
+    ("cli", &["cli", "lb_agent", "admin", "maps"]),
+];
 
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Arguments {
@@ -49,6 +54,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<Counts> {
     setup::ensure()?;
     let selection = select(&arguments.words);
     let targets = targets(selection.tier, &test_targets()?);
+    ensure!(!targets.is_empty(), "there are no tests of this tier yet");
     if selection.tier != Some("unit") {
         // One build with the tests, so that both agree on the features of what they depend on.
         let mut build = cargo();
@@ -63,6 +69,9 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<Counts> {
         .args(selection.filter);
     if arguments.strict {
         command.env("LB_TEST_STRICT", "1");
+    } else if !geteuid().is_root() {
+        // Some tests say why they are skipped on a stream that only this shows.
+        command.args(["--", "--show-output"]);
     }
     let mut counts = count(&mut command)?;
     if selection.tier.is_none_or(|tier| tier == "unit") {
@@ -70,7 +79,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<Counts> {
         doc.args(["test", "--doc"]).args(PACKAGES).args(selection.filter);
         counts += count(&mut doc)?;
     }
-    anyhow::ensure!(
+    ensure!(
         counts != Counts::default(),
         "no test is called so: {}",
         arguments.words.join(" ")
@@ -82,7 +91,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<Counts> {
 fn count(command: &mut Command) -> Result<Counts> {
     let (succeeded, text) = run_and_read(command)?;
     let counts = Counts::from_output(&text);
-    anyhow::ensure!(succeeded || counts.failed > 0, "{} failed", display(command));
+    ensure!(succeeded || counts.failed > 0, "{} failed", display(command));
     Ok(counts)
 }
 
@@ -97,32 +106,41 @@ pub(crate) fn print_reasons(counts: &Counts) {
 pub(crate) const PACKAGES: &[&str] = &["--workspace", "--exclude", "lb-ebpf"];
 
 fn select(words: &[String]) -> Selection<'_> {
-    let tier = words
+    let known = words
         .first()
         .map(String::as_str)
-        .filter(|word| *word == "unit" || TIERS.contains(word));
-    let filter = words.get(usize::from(tier.is_some())).map(String::as_str);
-    Selection { tier, filter }
+        .filter(|word| *word == "unit" || tier(word).is_some());
+    let filter = words.get(usize::from(known.is_some())).map(String::as_str);
+    Selection { tier: known, filter }
 }
 
-/// Arguments that select a tier's test targets.
-fn targets(tier: Option<&str>, test_targets: &[String]) -> Vec<String> {
-    let named = |name: &String| ["--test".to_owned(), name.clone()];
-    match tier {
-        None => ["--lib", "--bins", "--tests"].map(str::to_owned).to_vec(),
-        Some("unit") => {
-            let others = test_targets
-                .iter()
-                .filter(|name| !TIERS.contains(&name.as_str()))
-                .flat_map(named);
-            ["--lib", "--bins"]
-                .map(str::to_owned)
-                .into_iter()
-                .chain(others)
-                .collect()
-        }
-        Some(tier) => named(&tier.to_owned()).to_vec(),
-    }
+/// Test targets of a tier that is not `unit`.
+fn tier(name: &str) -> Option<&'static [&'static str]> {
+    TIERS
+        .iter()
+        .find(|(tier, _)| *tier == name)
+        .map(|(_, targets)| *targets)
+}
+
+/// Arguments that select a tier's test targets among those that there are; empty if there are none.
+fn targets(name: Option<&str>, test_targets: &[String]) -> Vec<String> {
+    let Some(name) = name else {
+        return ["--lib", "--bins", "--tests"].map(str::to_owned).to_vec();
+    };
+    let tiered = |target: &String| match tier(name) {
+        Some(targets) => targets.contains(&target.as_str()),
+        None => !TIERS.iter().any(|(_, targets)| targets.contains(&target.as_str())),
+    };
+    let beside = if name == "unit" {
+        ["--lib", "--bins"].map(str::to_owned).to_vec()
+    } else {
+        Vec::new()
+    };
+    let named = test_targets
+        .iter()
+        .filter(|target| tiered(target))
+        .flat_map(|target| ["--test".to_owned(), target.clone()]);
+    beside.into_iter().chain(named).collect()
 }
 
 /// Names of the integration tests of the workspace.
@@ -183,9 +201,10 @@ mod tests {
 
     #[test]
     fn unit_is_everything_that_is_no_other_tier() {
-        let all = words(&["packet", "netns", "properties"]);
+        let all = words(&["packet", "netns", "properties", "datapath"]);
         assert_eq!(targets(Some("unit"), &all), ["--lib", "--bins", "--test", "properties"]);
-        assert_eq!(targets(Some("netns"), &all), ["--test", "netns"]);
+        assert_eq!(targets(Some("netns"), &all), ["--test", "netns", "--test", "datapath"]);
+        assert!(targets(Some("cli"), &all).is_empty());
         assert_eq!(targets(None, &all), ["--lib", "--bins", "--tests"]);
     }
 }
