@@ -154,15 +154,9 @@ impl Scrape {
         )?;
         let mut family = page.family(&m::DNS_DURATION)?;
         for latency in &dns.latency {
-            // The encoder writes the largest number as +Inf.
-            let buckets: Vec<_> = latency
-                .buckets
-                .iter()
-                .map(|(bound, n)| (bound.min(f64::MAX), *n))
-                .collect();
             let labels = [("source", latency.source)];
             let mut series = family.encode_family(&labels)?;
-            series.encode_histogram::<NoLabelSet>(latency.sum, latency.count, &buckets, None)?;
+            series.encode_histogram::<NoLabelSet>(latency.sum, latency.count, &latency.buckets, None)?;
         }
         let exceptions = m::DNS_EXCEPTIONS_KINDS.iter().zip(dns.exceptions);
         page.counters(
