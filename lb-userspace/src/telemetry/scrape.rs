@@ -12,7 +12,6 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::metrics::{self as m, DnsCounts, Eviction, Family, Kind, Metrics, Outcome, Phase, Reading};
 use super::process::Process;
-use crate::admin::filter::Filter;
 use crate::admin::{State, api, report};
 
 /// What was read.
@@ -30,7 +29,7 @@ impl Scrape {
         let status = state.status.borrow().clone();
         let snapshot = state.snapshot.borrow().clone();
         let mut status = report::status(&*state.view, Some(&snapshot), status)?.items;
-        let services = report::services(&*state.view, Some(&snapshot), &Filter::default())?.items;
+        let services = report::service_traffic(&*state.view, &snapshot)?;
         let dns = metrics.dns.as_ref().map(|read| read());
         let status = status.pop().unwrap_or_default();
         Ok(Self {
