@@ -3,15 +3,21 @@
 //! Pure. Names are found through addresses (a service by its frontends, a backend by its endpoint), so this works
 //! whatever ids the plan gave, and without a snapshot it still tells all that the maps know.
 
+mod find;
+mod flows;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use lb_common::abi::{self, BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, EndpointKey, NETWORK_NODE, NODE_LOCAL};
 use lb_common::address::Address;
 
-use super::api::{self, Backend, BackendCount, Flow, Port, Service, ServiceTraffic};
-use super::inspect::{FlowCounts, Tables, TrackedFlow, backend_of, seconds, specified};
+use super::api::{Backend, BackendCount, Port, Service, ServiceTraffic};
+use super::inspect::{FlowCounts, Tables, specified};
 use crate::model::snapshot::{self, BackendState, Protocol, Snapshot};
+
+pub use find::find_service;
+pub use flows::FlowNames;
 
 /// Everything that the join needs.
 pub struct Inventory<'a> {
@@ -355,109 +361,6 @@ impl<'a> Inventory<'a> {
     }
 }
 
-/// Turns entries of the flow tables into [`Flow`]s.
-pub struct FlowNames<'a> {
-    tables: &'a Tables,
-    services: HashMap<u32, String>,
-    nodes: HashMap<u32, String>,
-}
-
-impl FlowNames<'_> {
-    /// The flow at tick `now`; none when it has expired.
-    pub fn flow(&self, entry: &TrackedFlow, now: u32) -> Option<Flow> {
-        let left = entry.ticks_left(now)?;
-        let flow = &entry.flow;
-        let backend = backend_of(self.tables, flow);
-        let service = self
-            .services
-            .get(&flow.service)
-            .cloned()
-            .unwrap_or_else(|| format!("id {}", flow.service));
-        let origin = flow.origin.checked_sub(1);
-        Some(Flow {
-            protocol: Protocol::from_number(entry.protocol)?,
-            network_id: entry.network,
-            client: entry.client,
-            frontend: entry.frontend,
-            backend: backend.map(|b| SocketAddr::new(b.address.to_ip(), b.port)),
-            service,
-            state: flow_state(flow.state).into(),
-            age_seconds: seconds(age(now, flow.created)),
-            expires_seconds: seconds(left),
-            origin: origin.map(|id| self.nodes.get(&id).cloned().unwrap_or_else(|| format!("id {id}"))),
-            translated_port: (flow.source_port != 0 && flow.source_port != entry.client.port())
-                .then_some(flow.source_port),
-        })
-    }
-}
-
-fn age(now: u32, then: u32) -> u32 {
-    let age = now.wrapping_sub(then);
-    if age > u32::MAX / 2 { 0 } else { age }
-}
-
-/// The service called `name`: `NAME`, `NETWORK/NAME`, a number, or the beginning of one name only.
-///
-/// # Errors
-/// [`api::Code::NotFound`] with the nearest name as hint, [`api::Code::Ambiguous`] with the candidates.
-pub fn find_service(services: Vec<Service>, name: &str) -> Result<Service, api::Error> {
-    let full = |s: &Service| {
-        format!(
-            "{}/{}",
-            s.network.as_deref().unwrap_or(""),
-            s.name.as_deref().unwrap_or("")
-        )
-    };
-    let matching = |test: &dyn Fn(&Service) -> bool| -> Vec<usize> {
-        (0..services.len()).filter(|i| test(&services[*i])).collect()
-    };
-    let number = name.strip_prefix("id ").unwrap_or(name).parse::<u32>().ok();
-    let mut found = matching(&|s| s.name.as_deref() == Some(name) || full(s) == name);
-    if found.is_empty() {
-        found = matching(&|s| number.is_some_and(|id| s.ids.contains(&id)));
-    }
-    if found.is_empty() && !name.is_empty() {
-        found = matching(&|s| s.name.as_deref().is_some_and(|n| n.starts_with(name)) || full(s).starts_with(name));
-    }
-    match found.as_slice() {
-        [one] => Ok(services.into_iter().nth(*one).unwrap_or_default()),
-        [] => {
-            let error = api::Error::new(api::Code::NotFound, format!("no service named {name:?}"));
-            let names = services.iter().filter_map(|s| s.name.as_deref());
-            let near = names
-                .map(|n| (distance(n, name), n))
-                .filter(|(d, n)| *d <= 1 + n.len() / 3)
-                .min();
-            Err(error.hint(match near {
-                Some((_, near)) => format!("did you mean {near:?}? list with `lbctl service ls`"),
-                None => "list with `lbctl service ls`".into(),
-            }))
-        }
-        several => {
-            let names: Vec<_> = several.iter().map(|i| full(&services[*i])).collect();
-            Err(
-                api::Error::new(api::Code::Ambiguous, format!("{name:?} is more than one service"))
-                    .hint(format!("one of: {}", names.join(", "))),
-            )
-        }
-    }
-}
-
-/// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let substitute = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = substitute.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 fn endpoint(address: Address, network: u32, port: u16, protocol: u8) -> EndpointKey {
     EndpointKey {
         address,
@@ -477,15 +380,5 @@ fn state(backend: &abi::Backend) -> Option<BackendState> {
         BACKEND_GONE => None,
         BACKEND_DRAINING => Some(BackendState::Draining),
         _ => Some(BackendState::Ready),
-    }
-}
-
-fn flow_state(state: u8) -> &'static str {
-    match state {
-        abi::FLOW_NEW => "new",
-        abi::FLOW_ESTABLISHED => "established",
-        abi::FLOW_CLOSING => "closing",
-        abi::FLOW_CLOSED => "closed",
-        _ => "unknown",
     }
 }

@@ -89,11 +89,15 @@ fn prepare(path: &Path, mode: u32, group: Option<&str>) -> Result<(), ServeError
 /// When the listener fails.
 pub async fn serve(socket: Socket, state: State, cancel: CancellationToken) -> Result<(), ServeError> {
     let Socket { path, listener } = socket;
-    let stop = async move { cancel.cancelled().await };
+    let named = path.clone();
+    let stop = async move {
+        cancel.cancelled().await;
+        // While we still listen: afterwards the name may be a successor's.
+        let _ = std::fs::remove_file(&named);
+    };
     let result = axum::serve(listener, routes::full(state))
         .with_graceful_shutdown(stop)
         .await;
-    let _ = std::fs::remove_file(&path);
     result.map_err(|source| ServeError::Io {
         what: path.display().to_string(),
         source,

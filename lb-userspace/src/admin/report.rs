@@ -62,6 +62,17 @@ pub fn services(view: &dyn Inspect, snapshot: Option<&Snapshot>, filter: &Filter
     Ok(list(snapshot, items.collect()))
 }
 
+/// Every service with its traffic and number of backends; its flows are not counted, which would cost a walk
+/// through the flow tables.
+///
+/// # Errors
+/// When the maps cannot be read.
+pub fn service_traffic(view: &dyn Inspect, snapshot: &Snapshot) -> Result<Vec<Service>, Error> {
+    let tables = view.tables()?;
+    let traffic = view.service_counters()?;
+    Ok(Inventory::new(&tables, &FlowCounts::default(), &traffic, Some(snapshot)).services())
+}
+
 /// One service, with its tasks.
 ///
 /// # Errors

@@ -255,7 +255,7 @@ impl View {
         Ok(all)
     }
 
-    /// Every map with its fill. Reads the maps through: some milliseconds per hundred thousand entries.
+    /// Every map with its fill. Reads every map through to count its entries.
     ///
     /// # Errors
     /// What the kernel said.

@@ -180,8 +180,6 @@ closed_set! {
     Eviction {
         /// Idle for longer than their timeout.
         Expired = "expired",
-        /// Their backend is gone.
-        BackendGone = "backend_gone",
         /// A reply entry whose flow is gone.
         Orphan = "orphan",
     }

@@ -12,7 +12,6 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::metrics::{self as m, DnsCounts, Eviction, Family, Kind, Metrics, Outcome, Phase, Reading};
 use super::process::Process;
-use crate::admin::filter::Filter;
 use crate::admin::{State, api, report};
 
 /// What was read.
@@ -30,7 +29,7 @@ impl Scrape {
         let status = state.status.borrow().clone();
         let snapshot = state.snapshot.borrow().clone();
         let mut status = report::status(&*state.view, Some(&snapshot), status)?.items;
-        let services = report::services(&*state.view, Some(&snapshot), &Filter::default())?.items;
+        let services = report::service_traffic(&*state.view, &snapshot)?;
         let dns = metrics.dns.as_ref().map(|read| read());
         let status = status.pop().unwrap_or_default();
         Ok(Self {
@@ -154,15 +153,9 @@ impl Scrape {
         )?;
         let mut family = page.family(&m::DNS_DURATION)?;
         for latency in &dns.latency {
-            // The encoder writes the largest number as +Inf.
-            let buckets: Vec<_> = latency
-                .buckets
-                .iter()
-                .map(|(bound, n)| (bound.min(f64::MAX), *n))
-                .collect();
             let labels = [("source", latency.source)];
             let mut series = family.encode_family(&labels)?;
-            series.encode_histogram::<NoLabelSet>(latency.sum, latency.count, &buckets, None)?;
+            series.encode_histogram::<NoLabelSet>(latency.sum, latency.count, &latency.buckets, None)?;
         }
         let exceptions = m::DNS_EXCEPTIONS_KINDS.iter().zip(dns.exceptions);
         page.counters(

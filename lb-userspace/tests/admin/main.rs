@@ -32,6 +32,8 @@ impl Drop for Agent {
 }
 
 fn status() -> api::Status {
+    // Shown in hours and minutes, which do not change while the test runs.
+    let earlier = SystemTime::now() - Duration::from_secs(90 * 60 + 10);
     api::Status {
         ready: true,
         agent: Some(api::AgentStatus {
@@ -39,7 +41,7 @@ fn status() -> api::Status {
             version: "0.1.0".into(),
             node: "n1".into(),
             addresses: vec!["192.0.2.1".parse().unwrap()],
-            started: SystemTime::now(),
+            started: earlier,
         }),
         provider: Some(api::ProviderStatus {
             kind: "file".into(),
@@ -47,7 +49,7 @@ fn status() -> api::Status {
             connected: true,
             generation: 418,
             applied: 418,
-            last_sync: Some(SystemTime::now()),
+            last_sync: Some(earlier),
             last_sync_ms: Some(1.5),
             ..Default::default()
         }),

@@ -275,7 +275,15 @@ fn fill(maps: &[MapStatus], report: &mut Report) {
 
 fn attachment(facts: &Facts, report: &mut Report) {
     let nodes: Vec<_> = facts.interfaces.iter().filter(|i| i.role != "workload").collect();
-    if nodes.is_empty() {
+    let unseen = facts.agent.is_err() && facts.kernel.is_some_and(|v| v < KERNEL_TCX);
+    if nodes.is_empty() && unseen {
+        let fix = "`tc filter show dev INTERFACE ingress` lists them";
+        report.warn(
+            "programs",
+            "clsact filters have no pins: without the agent they are not known",
+            fix,
+        );
+    } else if nodes.is_empty() {
         let fix = "name the node's interfaces in the agent's configuration; see DATAPATH in `lbctl status`";
         report.fail("programs", "no program is attached to any node interface", fix);
     }

@@ -125,6 +125,16 @@ fn each_fault_is_found_alone() {
 }
 
 #[test]
+fn clsact_filters_without_an_agent_are_not_called_missing() {
+    let found = one(|f| {
+        f.kernel = Some((6, 1));
+        f.agent = Err("no answer".into());
+        f.interfaces.clear();
+    });
+    assert_eq!(found.last(), Some(&("programs".into(), Level::Warn)));
+}
+
+#[test]
 fn a_full_map_is_told_before_it_is_full() {
     let with = |entries| {
         one(|f| {

@@ -31,7 +31,7 @@ fn page(status: &Status, context: &Context) -> String {
     if let Some(p) = &status.provider {
         sections.push(("PROVIDER", provider(p, context)));
     }
-    sections.push(("DATAPATH", datapath(status)));
+    sections.push(("DATAPATH", datapath(status, context)));
     sections.push(("MAPS", maps(&status.maps, context)));
     sections.push(("TRAFFIC", traffic(&status.traffic, context)));
     if let Some(dns) = &status.dns {
@@ -119,7 +119,7 @@ fn provider(p: &ProviderStatus, context: &Context) -> Vec<String> {
     lines
 }
 
-fn datapath(status: &Status) -> Vec<String> {
+fn datapath(status: &Status, context: &Context) -> Vec<String> {
     let interfaces = &status.datapath.interfaces;
     let mut lines = vec![format!("schema v{}", status.datapath.schema)];
     if interfaces.is_empty() {
@@ -133,13 +133,11 @@ fn datapath(status: &Status) -> Vec<String> {
                 .trim_end()
                 .into(),
         );
-        for hook in hooks {
-            lines.extend(
-                hook.why
-                    .iter()
-                    .map(|why| format!("{:<width$}    {}: {why}", "", hook.hook)),
-            );
-        }
+        // A choice that costs speed, and a fault, are always explained; the rest on demand.
+        let explained = hooks
+            .iter()
+            .filter(|h| context.wide || h.hook == "xdp" || h.mode == "off");
+        lines.extend(explained.filter_map(|h| Some(format!("{:<width$}    {}: {}", "", h.hook, h.why.as_ref()?))));
     }
     lines
 }

@@ -82,7 +82,10 @@ fn busy() -> Status {
                     name: "veth5f2c".into(),
                     ifindex: 9,
                     role: "workload".into(),
-                    hooks: vec![hook("tc_ingress", "tcx", None), hook("tc_egress", "tcx", None)],
+                    hooks: vec![
+                        hook("tc_ingress", "tcx", Some("workload")),
+                        hook("tc_egress", "off", Some("no such device")),
+                    ],
                 },
             ],
         },
