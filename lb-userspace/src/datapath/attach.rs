@@ -21,7 +21,7 @@ use lb_common::abi::program;
 use serde::Serialize;
 
 use super::layout;
-use super::sys;
+use super::sys::{self, LinkTarget};
 
 pub use choose::{Interfaces, NodeInterface, WorkloadInterface, XdpChoice, choose_xdp};
 
@@ -425,8 +425,11 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// Interface index of a pinned link: 0 if its interface is gone, `None` if there is no such pin.
 fn link_at(pin: &Path) -> Option<u32> {
-    let fd = sys::open_pin(pin, 0).ok()?;
-    sys::link_state(fd.as_fd()).ok().map(|state| state.ifindex)
+    let fd = sys::open_pin(pin, sys::READ_WRITE).ok()?;
+    match sys::link_target(&sys::link_info(fd.as_fd()).ok()?) {
+        LinkTarget::Xdp { ifindex } | LinkTarget::Tcx { ifindex, .. } => Some(ifindex),
+        LinkTarget::Other => Some(0),
+    }
 }
 
 fn remove(pin: &Path) -> io::Result<()> {

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use aya_obj::generated::bpf_map_info;
 use lb_common::abi::{self, SCHEMA_VERSION, Table};
-
-use super::sys::MapState;
 
 /// Directory of this version's pins.
 pub fn versioned(bpffs: &Path) -> PathBuf {
@@ -48,7 +47,7 @@ pub fn is_flow_table(map: &str) -> bool {
     .contains(&map)
 }
 
-/// What the object says of a map.
+/// What the object or the kernel says of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     /// `BPF_MAP_TYPE_*`.
@@ -63,11 +62,23 @@ pub(super) struct Shape {
     pub flags: u32,
 }
 
+impl From<&bpf_map_info> for Shape {
+    fn from(info: &bpf_map_info) -> Self {
+        Self {
+            map_type: info.type_,
+            key_size: info.key_size,
+            value_size: info.value_size,
+            max_entries: info.max_entries,
+            flags: info.map_flags,
+        }
+    }
+}
+
 /// Compares a pinned map with what the object expects; the capacity of flow tables may differ.
 ///
 /// # Errors
 /// Names the first property that differs, with both values.
-pub(super) fn check(map: &str, expected: &Shape, found: &MapState) -> Result<(), String> {
+pub(super) fn check(map: &str, expected: &Shape, found: &Shape) -> Result<(), String> {
     let properties = [
         ("type", expected.map_type, found.map_type),
         ("key size", expected.key_size, found.key_size),
@@ -119,9 +130,8 @@ mod tests {
             max_entries: 10,
             flags: 1,
         };
-        let same = MapState {
+        let same = Shape {
             map_type: 1,
-            id: 5,
             key_size: 16,
             value_size: 32,
             max_entries: 10,
@@ -132,7 +142,7 @@ mod tests {
             check(
                 "flows4",
                 &shape,
-                &MapState {
+                &Shape {
                     max_entries: 99,
                     ..same
                 }
@@ -143,7 +153,7 @@ mod tests {
             check(
                 "frontends",
                 &shape,
-                &MapState {
+                &Shape {
                     max_entries: 99,
                     ..same
                 }
@@ -151,10 +161,10 @@ mod tests {
             Err("its capacity is 99, not 10".into())
         );
         for (found, word) in [
-            (MapState { map_type: 2, ..same }, "type"),
-            (MapState { key_size: 40, ..same }, "key size"),
-            (MapState { value_size: 8, ..same }, "value size"),
-            (MapState { flags: 0, ..same }, "flags"),
+            (Shape { map_type: 2, ..same }, "type"),
+            (Shape { key_size: 40, ..same }, "key size"),
+            (Shape { value_size: 8, ..same }, "value size"),
+            (Shape { flags: 0, ..same }, "flags"),
         ] {
             assert!(check("flows4", &shape, &found).unwrap_err().contains(word));
         }

@@ -175,14 +175,16 @@ pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError
     })
 }
 
-fn pinned_state(pin: &Path) -> Result<Option<sys::MapState>, LoadError> {
+fn pinned_state(pin: &Path) -> Result<Option<Shape>, LoadError> {
     let fail = |source| LoadError::Pin {
         operation: "open",
         pin: pin.to_owned(),
         source,
     };
-    match sys::open_pin(pin, 0) {
-        Ok(fd) => sys::map_state(fd.as_fd()).map(Some).map_err(fail),
+    match sys::open_pin(pin, sys::READ_WRITE) {
+        Ok(fd) => sys::map_info(fd.as_fd())
+            .map(|info| Some(Shape::from(&info)))
+            .map_err(fail),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(fail(e)),
     }

@@ -21,6 +21,7 @@ pub mod remove;
 pub mod store;
 mod sys;
 pub mod view;
+mod walk;
 
 /// The eBPF object that this program was built with; empty if it was built without one.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("LB_EBPF_OBJECT_PATH"));

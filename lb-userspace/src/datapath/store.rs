@@ -10,9 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use aya_obj::generated::bpf_map_info;
 use lb_common::abi::{self, Table};
 
-use super::sys::{self, MapState, Walk};
+use super::sys;
+use super::walk::Walk;
 use crate::plan::store::{ReadTables, StoreError, WriteTables};
 
 /// Elements read by one system call.
@@ -36,7 +38,7 @@ pub enum OpenError {
 
 struct Map {
     fd: OwnedFd,
-    state: MapState,
+    info: bpf_map_info,
 }
 
 /// The pinned maps of one agent.
@@ -79,8 +81,8 @@ impl Store {
                 }
                 Err(source) => return Err(OpenError::Map { path, source }),
             };
-            let state = sys::map_state(fd.as_fd()).map_err(|source| OpenError::Map { path, source })?;
-            maps.insert(name, Map { fd, state });
+            let info = sys::map_info(fd.as_fd()).map_err(|source| OpenError::Map { path, source })?;
+            maps.insert(name, Map { fd, info });
         }
         Ok(Self {
             directory: directory.to_owned(),
@@ -103,7 +105,7 @@ impl Store {
 
     /// Capacity of a table.
     pub fn capacity<T: Table>(&self) -> u32 {
-        self.maps.get(T::NAME).map_or(0, |m| m.state.max_entries)
+        self.maps.get(T::NAME).map_or(0, |m| m.info.max_entries)
     }
 
     /// Calls `visit` for every entry of a hash table, a batch at a time, resting `pause` between batches.
@@ -154,10 +156,10 @@ impl Store {
             .get(T::NAME)
             .ok_or_else(|| error::<T>(operation, io::ErrorKind::NotFound.into()))?;
         let (key, value) = (size_of::<T::Key>() as u32, size_of::<T::Value>() as u32);
-        if (map.state.key_size, map.state.value_size) != (key, value) {
+        if (map.info.key_size, map.info.value_size) != (key, value) {
             let detail = format!(
                 "its entries have {} + {} bytes, this program's {key} + {value}: it belongs to another version",
-                map.state.key_size, map.state.value_size
+                map.info.key_size, map.info.value_size
             );
             return Err(error::<T>(
                 operation,
@@ -180,7 +182,7 @@ impl Store {
         let fresh = known.is_some_and(|m| m.fresh) && T::NAME != <abi::Cursors as Table>::NAME;
         if !fresh {
             let enough = known.map_or(usize::MAX, |m| m.bytes.len());
-            let mut bytes = read_array(map.fd.as_fd(), &map.state, enough).map_err(|e| error::<T>("read", e))?;
+            let mut bytes = read_array(map.fd.as_fd(), &map.info, enough).map_err(|e| error::<T>("read", e))?;
             trim(&mut bytes, size_of::<T::Value>());
             mirrors.insert(T::NAME, Mirror { bytes, fresh: true });
         }
@@ -258,8 +260,8 @@ impl WriteTables for Store {
 }
 
 /// Reads an array to its end, or, once `enough` bytes are read, to the first batch without any element in use.
-fn read_array(fd: BorrowedFd<'_>, state: &MapState, enough: usize) -> io::Result<Vec<u8>> {
-    let (key_size, value_size) = (state.key_size as usize, state.value_size as usize);
+fn read_array(fd: BorrowedFd<'_>, info: &bpf_map_info, enough: usize) -> io::Result<Vec<u8>> {
+    let (key_size, value_size) = (info.key_size as usize, info.value_size as usize);
     let mut bytes = Vec::new();
     let mut walk = Walk::new(fd, key_size, value_size, BATCH);
     while let Some((_, values)) = walk.next_batch()? {

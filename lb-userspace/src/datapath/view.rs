@@ -4,7 +4,6 @@
 
 mod iterate;
 mod programs;
-mod sys;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use lb_common::abi::{self, COUNTERS, Counter, SCHEMA_VERSION, SERVICE_COUNTERS, ServiceCounter, Table};
 
+use super::{clock, sys};
 use crate::plan::store::{ReadTables, StoreError};
 
 pub use programs::ProgramInfo;
@@ -322,7 +322,7 @@ impl ReadTables for View {
 
 /// The tick of this moment, on the programs' clock.
 pub fn now_ticks() -> u32 {
-    (sys::monotonic_ns() >> abi::TICK_SHIFT) as u32
+    clock::now()
 }
 
 /// Reads a plain value out of the first bytes.
