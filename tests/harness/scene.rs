@@ -1,0 +1,67 @@
+//! [`Scene`]: a cluster while one test uses it. If the test fails, packets, logs and cluster file are kept.
+
+use std::fs;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use crate::agent::tail;
+use crate::capture::Capture;
+use crate::cluster::Cluster;
+use crate::require;
+
+/// A cluster, and captures in the namespaces of its nodes and clients.
+#[derive(Debug)]
+pub struct Scene {
+    // First: it writes its files before the cluster may go.
+    _captures: Vec<Capture>,
+    test: String,
+    cluster: Arc<Cluster>,
+}
+
+impl Scene {
+    /// Starts watching `cluster` in the name of the calling test.
+    ///
+    /// # Errors
+    /// If packet sockets are not to be had.
+    pub fn new(cluster: Arc<Cluster>) -> Result<Self> {
+        let test = std::thread::current().name().unwrap_or("test").to_owned();
+        let nodes = cluster.nodes().iter().map(|node| node.netns());
+        let clients = cluster.clients().iter().map(|host| host.netns());
+        let captures = nodes
+            .chain(clients)
+            .map(|netns| Capture::start(netns, &test))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            _captures: captures,
+            test,
+            cluster,
+        })
+    }
+}
+
+impl Deref for Scene {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let directory = require::artifacts().join(self.test.replace("::", "-"));
+        let _ = fs::create_dir_all(&directory);
+        let _ = fs::copy(self.cluster.file(), directory.join("cluster.toml"));
+        for node in self.cluster.nodes() {
+            let log = node.agent().log();
+            eprintln!("--- {}: the end of its agent's log:\n{}", node.name(), tail(&log, 20));
+            let _ = fs::write(directory.join(format!("{}.log", node.name())), log);
+        }
+        eprintln!("--- logs, cluster file and packets are in {}", directory.display());
+    }
+}
