@@ -104,7 +104,6 @@ impl Capture {
             let path = self.directory.join(format!("{role}-{}.pcap", interface.name));
             write_pcap(&path, &interface.packets)?;
         }
-        eprintln!("packets of {} are in {}", self.netns, self.directory.display());
         Ok(())
     }
 }

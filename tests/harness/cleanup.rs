@@ -102,35 +102,58 @@ fn registry() -> MutexGuard<'static, Registry> {
 
 /// Once per process: the signal handler and the sweep.
 fn start() {
-    let installed = ctrlc::set_handler(|| {
-        remove_all();
-        std::process::exit(130);
-    });
+    let installed = ctrlc::set_handler(|| remove_all_and_exit(130));
     if let Err(error) = installed {
         eprintln!("note: Ctrl-C will not clean up: {error}");
     }
     sweep();
 }
 
-/// Removes everything that is still in care; processes first, so that nothing uses what goes next.
-pub fn remove_all() {
-    let mut resources: Vec<_> = std::mem::take(&mut registry().resources).into_values().collect();
+/// Removes everything that is in care, and ends this process. Other threads can neither take more into care meanwhile
+/// nor let go of anything.
+fn remove_all_and_exit(code: i32) -> ! {
+    let mut registry = registry();
+    let mut resources: Vec<_> = std::mem::take(&mut registry.resources).into_values().collect();
+    // Processes first, so that nothing uses what goes next.
     resources.sort();
-    for resource in resources {
+    for resource in &resources {
+        if let Resource::Netns(name) = resource {
+            // Also those that were started but not yet in care.
+            kill_inside(name);
+        }
         resource.remove();
+    }
+    // What another thread was just about to make.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    for resource in resources
+        .iter()
+        .filter(|resource| !matches!(resource, Resource::Process(_)))
+    {
+        resource.remove();
+    }
+    std::process::exit(code)
+}
+
+/// Ends the processes inside a namespace of ours; this process itself is never inside with its first thread.
+fn kill_inside(name: &str) {
+    let pids = Command::new("ip")
+        .args(["netns", "pids", name])
+        .stderr(Stdio::null())
+        .output();
+    let pids = pids
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
+    for pid in pids.lines().filter_map(|line| line.trim().parse().ok()) {
+        if pid != std::process::id().cast_signed() {
+            Resource::Process(pid).remove();
+        }
     }
 }
 
 /// Removes what runs left behind whose process is dead.
 fn sweep() {
     for name in directory_entries(Path::new(NAMED)).filter(|name| is_stale(name)) {
-        let pids = Command::new("ip").args(["netns", "pids", &name]).output();
-        let pids = pids
-            .map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
-            .unwrap_or_default();
-        for pid in pids.lines().filter_map(|line| line.trim().parse().ok()) {
-            Resource::Process(pid).remove();
-        }
+        kill_inside(&name);
         Resource::Netns(name).remove();
     }
     let base = std::env::temp_dir();

@@ -105,7 +105,15 @@ pub struct Deployed<'a> {
     port: u16,
     target: u16,
     published: Option<u16>,
-    servers: Mutex<Vec<(String, Server)>>,
+    servers: Mutex<Vec<Task>>,
+}
+
+/// A backend's server, and the workload it runs in.
+#[derive(Debug)]
+struct Task {
+    name: String,
+    workload: String,
+    _server: Server,
 }
 
 impl Cluster {
@@ -209,7 +217,25 @@ impl Deployed<'_> {
 
     /// Names of its backends.
     pub fn backends(&self) -> Vec<String> {
-        self.servers().iter().map(|(name, _)| name.clone()).collect()
+        self.servers().iter().map(|task| task.name.clone()).collect()
+    }
+
+    /// The workload in which a backend runs.
+    ///
+    /// # Panics
+    /// If there is no such backend.
+    pub fn workload(&self, backend: &str) -> &Workload {
+        let servers = self.servers();
+        let task = servers
+            .iter()
+            .find(|task| task.name == backend)
+            .unwrap_or_else(|| panic!("no backend {backend}"));
+        let workload = self
+            .cluster
+            .workloads
+            .iter()
+            .find(|workload| workload.name() == task.workload);
+        workload.expect("a task's workload")
     }
 
     /// What the cluster file says of it.
@@ -257,7 +283,7 @@ impl Deployed<'_> {
         self.cluster.settle()
     }
 
-    fn servers(&self) -> MutexGuard<'_, Vec<(String, Server)>> {
+    fn servers(&self) -> MutexGuard<'_, Vec<Task>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -265,18 +291,13 @@ impl Deployed<'_> {
     fn serve(&self, node: usize, weight: u16) -> Result<Backend> {
         let mut servers = self.servers();
         let here: Vec<&Workload> = self.cluster.workloads(node, self.network);
-        let taken = |workload: &Workload| {
-            servers
-                .iter()
-                .filter(|(name, _)| name.starts_with(&format!("{}.{}.", self.name, workload.name())))
-                .count()
-        };
+        let taken = |workload: &Workload| servers.iter().filter(|task| task.workload == workload.name()).count();
         let workload = here
             .iter()
             .min_by_key(|workload| taken(workload))
             .context("a workload")?;
         let count = taken(workload);
-        let name = format!("{}.{}.{}", self.name, workload.name(), count);
+        let name = format!("{}.{}", self.name, servers.len() + 1);
         // The second on one workload needs a port of its own.
         let port = (count > 0).then(|| 30_000 + 200 * count as u16 + self.target % 200);
         let server = Server::start(
@@ -285,7 +306,11 @@ impl Deployed<'_> {
             &workload.addresses,
             port.unwrap_or(self.target),
         )?;
-        servers.push((name.clone(), server));
+        servers.push(Task {
+            name: name.clone(),
+            workload: workload.name().to_owned(),
+            _server: server,
+        });
         Ok(Backend {
             name,
             node: self.cluster.node(node).name().to_owned(),
