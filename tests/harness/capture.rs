@@ -56,11 +56,11 @@ pub struct Packet {
 }
 
 impl Capture {
-    /// Starts listening on every interface of `netns`.
+    /// Starts listening on every interface of `netns`, in the name of the calling test.
     ///
     /// # Errors
     /// Without the right to packet sockets.
-    pub fn start(netns: &Netns, test: &str) -> Result<Self> {
+    pub fn start(netns: &Netns) -> Result<Self> {
         let open = || -> nix::Result<OwnedFd> {
             let protocol = SockProtocol::EthAll;
             let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
@@ -77,7 +77,7 @@ impl Capture {
         let thread = netns.spawn(move || listen(&fd, &stopped, &sink));
         Ok(Self {
             netns: netns.name().to_owned(),
-            directory: require::artifacts().join(test.replace("::", "-")),
+            directory: require::artifacts(),
             stop,
             packets,
             thread: Some(thread),

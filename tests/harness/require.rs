@@ -81,7 +81,7 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Where files of failed tests go: `<target>/test-artifacts`.
+/// Where files of the calling test go if it fails: `<target>/test-artifacts/<test>`.
 pub fn artifacts() -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
     let target = own.ancestors().find(|path| path.join("CACHEDIR.TAG").is_file());
@@ -90,13 +90,18 @@ pub fn artifacts() -> PathBuf {
         .join("test-artifacts")
 }
 
+/// The test runner names its threads after their tests.
+fn current_test() -> String {
+    std::thread::current().name().unwrap_or("unnamed").to_owned()
+}
+
 fn find_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
 }
 
 fn skip(reason: &str) -> bool {
-    let test = std::thread::current().name().unwrap_or("?").to_owned();
+    let test = current_test();
     if std::env::var(STRICT).is_ok_and(|value| value == "1") {
         panic!("{test}: {reason}, and {STRICT}=1 makes a skip a failure");
     }

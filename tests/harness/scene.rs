@@ -16,7 +16,6 @@ use crate::require;
 pub struct Scene {
     // First: it writes its files before the cluster may go.
     _captures: Vec<Capture>,
-    test: String,
     cluster: Arc<Cluster>,
 }
 
@@ -26,16 +25,14 @@ impl Scene {
     /// # Errors
     /// If packet sockets are not to be had.
     pub fn new(cluster: Arc<Cluster>) -> Result<Self> {
-        let test = std::thread::current().name().unwrap_or("test").to_owned();
         let nodes = cluster.nodes().iter().map(|node| node.netns());
         let clients = cluster.clients().iter().map(|host| host.netns());
         let captures = nodes
             .chain(clients)
-            .map(|netns| Capture::start(netns, &test))
+            .map(|netns| Capture::start(netns))
             .collect::<Result<_>>()?;
         Ok(Self {
             _captures: captures,
-            test,
             cluster,
         })
     }
@@ -54,7 +51,7 @@ impl Drop for Scene {
         if !std::thread::panicking() {
             return;
         }
-        let directory = require::artifacts().join(self.test.replace("::", "-"));
+        let directory = require::artifacts();
         let _ = fs::create_dir_all(&directory);
         let _ = fs::copy(self.cluster.file(), directory.join("cluster.toml"));
         for node in self.cluster.nodes() {

@@ -1,10 +1,13 @@
 //! Published ports: answered on every node, evenly, and the backend sees the client.
 
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use lb_tests::client::{get, tally};
+use lb_tests::client::{Connection, get, tally};
 use lb_tests::cluster::{Cluster, Family, Spec};
 use lb_tests::traffic::{Style, Traffic};
+use socket2::{Domain, Socket, Type};
 
 use super::{ask_seen, ask_udp_seen, assert_even, shared};
 
@@ -114,44 +117,70 @@ fn a_backend_reaches_its_own_published_port() {
     }
 }
 
+/// A connection from one port of the client's, which any number of connections may use at a time.
+fn from_port(source: SocketAddr, target: SocketAddr) -> std::io::Result<Connection> {
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    // Closed with a RST, which leaves nothing behind that would keep the port.
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.bind(&source.into())?;
+    socket.connect_timeout(&target.into(), Duration::from_secs(3))?;
+    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+    Ok(TcpStream::from(socket).into())
+}
+
 #[test]
-fn the_same_backends_behind_two_published_ports() {
-    // One client port towards two frontends that lead to one backend: the tuples would be one.
+fn one_client_port_to_several_nodes_at_a_time() {
+    // All lead to one backend, where their tuples would be one and the same.
     let Some(cluster) = shared() else { return };
     let web = cluster.deploy(Spec::tcp().published().on(&[1])).unwrap();
     let client = cluster.client(0);
     let start = Instant::now();
     for family in Family::BOTH {
-        let targets = web.on_every_node(family);
-        let bound = |target| {
-            let domain = if family == Family::V4 {
-                socket2::Domain::IPV4
-            } else {
-                socket2::Domain::IPV6
-            };
-            let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-            socket.set_reuse_address(true)?;
-            socket.bind(&std::net::SocketAddr::new(client.address(family), 45_000).into())?;
-            socket.connect_timeout(&std::net::SocketAddr::into(target), Duration::from_secs(2))?;
-            std::io::Result::Ok(std::net::TcpStream::from(socket))
-        };
+        let source = SocketAddr::new(client.address(family), 45_000);
         client.netns().run(|| {
-            // All at the same time, all from port 45000.
-            let streams: Vec<_> = targets
-                .iter()
-                .map(|target| bound(*target).unwrap_or_else(|error| panic!("{target} from port 45000: {error}")))
+            let targets = web.on_every_node(family);
+            let open =
+                |target: &SocketAddr| from_port(source, *target).unwrap_or_else(|error| panic!("{target}: {error}"));
+            let mut connections: Vec<_> = targets.iter().map(open).collect();
+            let peers: BTreeSet<_> = connections
+                .iter_mut()
+                .map(|connection| connection.ask().unwrap().peer)
                 .collect();
-            for stream in streams {
-                let answer = lb_tests::client::Connection::from(stream).ask().unwrap();
-                assert_eq!(answer.peer.ip(), client.address(family));
-            }
+            assert_eq!(peers.len(), targets.len(), "the backend sees {peers:?}");
+            assert!(peers.iter().all(|peer| peer.ip() == source.ip()), "{peers:?}");
         });
     }
     assert!(
-        start.elapsed() < Duration::from_secs(3),
+        start.elapsed() < Duration::from_secs(2),
         "took {:?}: something was sent twice",
         start.elapsed()
     );
+}
+
+#[test]
+fn a_port_that_is_used_again_at_once_makes_a_new_connection() {
+    let Some(cluster) = shared() else { return };
+    let web = cluster.deploy(Spec::tcp().published().on(&[0, 1])).unwrap();
+    let client = cluster.client(0);
+    for family in Family::BOTH {
+        let source = SocketAddr::new(client.address(family), 45_001);
+        for target in web.on_every_node(family) {
+            let start = Instant::now();
+            client.netns().run(|| {
+                for round in 0..6 {
+                    let answer = from_port(source, target).and_then(|mut connection| connection.ask());
+                    let answer = answer.unwrap_or_else(|error| panic!("{target}, round {round}: {error}"));
+                    assert_eq!(answer.peer, source);
+                }
+            });
+            assert!(
+                start.elapsed() < Duration::from_millis(900),
+                "took {:?}: something was sent twice",
+                start.elapsed()
+            );
+        }
+    }
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn the_time_to_live_falls_with_every_node() {
             ),
         ];
         for (what, netns, source, target, expected) in ways {
-            let capture = Capture::start(backend.netns(), "ttl").unwrap();
+            let capture = Capture::start(backend.netns()).unwrap();
             netns.run(|| get(target)).unwrap();
             let seen: Vec<u8> = capture
                 .packets("eth0")

@@ -60,6 +60,11 @@ fn a_vip_is_not_reachable_from_another_network() {
     let Some(cluster) = shared() else { return };
     let web = cluster.deploy(Spec::tcp().on(&[0, 1])).unwrap();
     let time = cluster.deploy(Spec::udp().on(&[0, 1])).unwrap();
+    // A route that brings its packets for VIPs to a node, as any machine on the underlay could have.
+    let stranger = cluster.client(0);
+    let [node4, node6] = Family::BOTH.map(|family| cluster.node(0).address(family));
+    let routes = format!("route replace 10.1.0.0/24 via {node4}\nroute replace fd01::/64 via {node6}");
+    stranger.netns().ip(&routes).unwrap();
     for family in Family::BOTH {
         let inside = cluster.workload(0, "shop").netns();
         inside.run(|| get(web.vip(family))).expect("from inside");
