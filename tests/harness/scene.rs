@@ -29,7 +29,7 @@ impl Scene {
         let clients = cluster.clients().iter().map(|host| host.netns());
         let captures = nodes
             .chain(clients)
-            .map(|netns| Capture::start(netns))
+            .map(Capture::start)
             .collect::<Result<_>>()?;
         Ok(Self {
             _captures: captures,
