@@ -4,6 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -31,7 +33,49 @@ pub struct Agent {
 struct Process {
     child: Child,
     guard: Guard,
-    notify: UnixDatagram,
+    supervisor: Supervisor,
+}
+
+/// What systemd would be: the agent's notifications come here.
+#[derive(Debug)]
+struct Supervisor {
+    /// Stays open when nobody listens any more: the agent is not told.
+    _socket: UnixDatagram,
+    listening: Arc<AtomicBool>,
+    ready: Arc<AtomicBool>,
+}
+
+impl Supervisor {
+    fn start(path: &Path) -> Result<Self> {
+        drop(fs::remove_file(path));
+        let socket = UnixDatagram::bind(path)?;
+        let reader = socket.try_clone()?;
+        reader.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let listening = Arc::new(AtomicBool::new(true));
+        let ready = Arc::new(AtomicBool::new(false));
+        let (go_on, heard) = (listening.clone(), ready.clone());
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while go_on.load(Ordering::Relaxed) {
+                let Ok(length) = reader.recv(&mut buffer) else { continue };
+                let text = String::from_utf8_lossy(&buffer[..length]);
+                if text.lines().any(|line| line == "READY=1") {
+                    heard.store(true, Ordering::Relaxed);
+                }
+            }
+        });
+        Ok(Self {
+            _socket: socket,
+            listening,
+            ready,
+        })
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.listening.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Agent {
@@ -77,17 +121,19 @@ impl Agent {
         ensure!(self.process.is_none(), "the agent of {} runs already", self.node);
         let binary = require::binary("lb-agent")?;
         let log = OpenOptions::new().create(true).append(true).open(self.log_path())?;
-        let notify_path = self.directory.join("notify.sock");
-        drop(fs::remove_file(&notify_path));
-        let notify = UnixDatagram::bind(&notify_path)?;
-        notify.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let socket = self.directory.join("notify.sock");
+        let supervisor = Supervisor::start(&socket)?;
         let mut command = Command::new(binary);
         command.arg("run").arg("--config").arg(self.config());
-        command.env("NOTIFY_SOCKET", &notify_path).env_remove("NO_COLOR");
+        command.env("NOTIFY_SOCKET", &socket);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = netns.start(&mut command)?;
         let guard = Guard::new(Resource::Process(child.id().cast_signed()));
-        self.process = Some(Process { child, guard, notify });
+        self.process = Some(Process {
+            child,
+            guard,
+            supervisor,
+        });
         Ok(())
     }
 
@@ -98,13 +144,9 @@ impl Agent {
     pub fn wait_ready(&mut self) -> Result<()> {
         let process = self.process.as_mut().context("the agent was not started")?;
         let start = Instant::now();
-        let mut buffer = [0; 4096];
         let trouble = loop {
-            if let Ok(length) = process.notify.recv(&mut buffer) {
-                let text = String::from_utf8_lossy(&buffer[..length]);
-                if text.lines().any(|line| line == "READY=1") {
-                    return Ok(());
-                }
+            if process.supervisor.ready.load(Ordering::Relaxed) {
+                return Ok(());
             }
             if let Some(status) = process.child.try_wait()? {
                 break format!("ended before it was ready: {status}");
@@ -112,8 +154,18 @@ impl Agent {
             if start.elapsed() > READY {
                 break format!("was not ready after {READY:?}");
             }
+            std::thread::sleep(Duration::from_millis(2));
         };
         bail!("the agent of {} {trouble}; its log:\n{}", self.node, self.log())
+    }
+
+    /// From now on nobody reads what it tells its supervisor.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn ignore_notifications(&self) {
+        let process = self.process.as_ref().expect("a running agent");
+        process.supervisor.listening.store(false, Ordering::Relaxed);
     }
 
     /// SIGTERM, and waits for the end.

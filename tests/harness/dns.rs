@@ -1,7 +1,7 @@
 //! A DNS client of one question, UDP or TCP, and an upstream server that knows one name.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -75,7 +75,9 @@ pub fn ask_pointer(server: SocketAddr, address: IpAddr) -> Result<Reply> {
 fn question(name: &str, kind: RecordType) -> Result<Message> {
     let mut message = Message::query();
     message.metadata.recursion_desired = true;
-    message.add_query(Query::query(Name::from_ascii(name)?, kind));
+    let mut name = Name::from_ascii(name)?;
+    name.set_fqdn(true);
+    message.add_query(Query::query(name, kind));
     Ok(message)
 }
 
@@ -97,7 +99,7 @@ fn reply(question: &Message, bytes: &[u8]) -> Result<Reply> {
     })
 }
 
-/// A server for names that the agents do not know. Ends on drop.
+/// A server for names that the agents do not know, UDP and TCP. Ends on drop.
 #[derive(Debug)]
 pub struct Upstream(Arc<AtomicBool>);
 
@@ -106,18 +108,21 @@ impl Upstream {
     ///
     /// # Errors
     /// If the address to listen on is not to be had.
-    pub fn start(netns: &Netns, listen: SocketAddr, name: &str, address: std::net::Ipv4Addr) -> Result<Self> {
+    pub fn start(netns: &Netns, listen: SocketAddr, name: &str, address: Ipv4Addr) -> Result<Self> {
         let name = Name::from_ascii(name)?;
-        let socket = netns
-            .run(|| UdpSocket::bind(listen))
-            .with_context(|| format!("listen on {listen}"))?;
-        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let bind = || io::Result::Ok((UdpSocket::bind(listen)?, TcpListener::bind(listen)?));
+        let (udp, tcp) = netns.run(bind).with_context(|| format!("listen on {listen}"))?;
+        udp.set_read_timeout(Some(Duration::from_millis(20)))?;
+        tcp.set_nonblocking(true)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                // A timeout, to look at the flag, or an ICMP error about an earlier answer.
-                let _ = answer_one(&socket, &name, address);
+                // A timeout, to look at the flag and at TCP, or an ICMP error about an earlier answer.
+                let _ = serve_udp(&udp, &name, address);
+                if let Ok((stream, _)) = tcp.accept() {
+                    let _ = serve_tcp(stream, &name, address);
+                }
             }
         });
         Ok(Self(stop))
@@ -130,12 +135,27 @@ impl Drop for Upstream {
     }
 }
 
-fn answer_one(socket: &UdpSocket, name: &Name, address: std::net::Ipv4Addr) -> io::Result<()> {
+fn serve_udp(socket: &UdpSocket, name: &Name, address: Ipv4Addr) -> io::Result<()> {
     let mut buffer = [0; 4096];
     let (length, peer) = socket.recv_from(&mut buffer)?;
-    let Ok(question) = Message::from_vec(&buffer[..length]) else {
-        return Ok(());
-    };
+    socket.send_to(&answer(&buffer[..length], name, address)?, peer)?;
+    Ok(())
+}
+
+fn serve_tcp(mut stream: TcpStream, name: &Name, address: Ipv4Addr) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut buffer = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut buffer)?;
+    let bytes = answer(&buffer, name, address)?;
+    let framed = [&(bytes.len() as u16).to_be_bytes(), bytes.as_slice()].concat();
+    stream.write_all(&framed)
+}
+
+fn answer(question: &[u8], name: &Name, address: Ipv4Addr) -> io::Result<Vec<u8>> {
+    let question = Message::from_vec(question).map_err(io::Error::other)?;
     let known = question.queries.first().is_some_and(|query| query.name() == name);
     let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
     answer.metadata.recursion_available = true;
@@ -146,6 +166,5 @@ fn answer_one(socket: &UdpSocket, name: &Name, address: std::net::Ipv4Addr) -> i
     } else if !known {
         answer.metadata.response_code = ResponseCode::NXDomain;
     }
-    socket.send_to(&answer.to_vec().map_err(io::Error::other)?, peer)?;
-    Ok(())
+    answer.to_vec().map_err(io::Error::other)
 }

@@ -85,9 +85,8 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
 pub fn artifacts() -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
     let target = own.ancestors().find(|path| path.join("CACHEDIR.TAG").is_file());
-    target
-        .map_or_else(std::env::temp_dir, Path::to_owned)
-        .join("test-artifacts")
+    let target = target.map_or_else(std::env::temp_dir, Path::to_owned);
+    target.join("test-artifacts").join(current_test().replace("::", "-"))
 }
 
 /// The test runner names its threads after their tests.

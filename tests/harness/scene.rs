@@ -27,10 +27,7 @@ impl Scene {
     pub fn new(cluster: Arc<Cluster>) -> Result<Self> {
         let nodes = cluster.nodes().iter().map(|node| node.netns());
         let clients = cluster.clients().iter().map(|host| host.netns());
-        let captures = nodes
-            .chain(clients)
-            .map(Capture::start)
-            .collect::<Result<_>>()?;
+        let captures = nodes.chain(clients).map(Capture::start).collect::<Result<_>>()?;
         Ok(Self {
             _captures: captures,
             cluster,
@@ -56,7 +53,17 @@ impl Drop for Scene {
         let _ = fs::copy(self.cluster.file(), directory.join("cluster.toml"));
         for node in self.cluster.nodes() {
             let log = node.agent().log();
-            eprintln!("--- {}: the end of its agent's log:\n{}", node.name(), tail(&log, 20));
+            let trouble: Vec<_> = log
+                .lines()
+                .filter(|line| !line.contains(" INFO ") && !line.contains(" DEBUG "))
+                .collect();
+            if !trouble.is_empty() {
+                eprintln!(
+                    "--- {}: what its agent complains of:\n{}",
+                    node.name(),
+                    tail(&trouble.join("\n"), 10)
+                );
+            }
             let _ = fs::write(directory.join(format!("{}.log", node.name())), log);
         }
         eprintln!("--- logs, cluster file and packets are in {}", directory.display());

@@ -118,6 +118,24 @@ fn a_killed_agent_leaves_socket_and_pins_that_the_next_takes_over() {
 }
 
 #[test]
+fn a_supervisor_that_does_not_listen_holds_nothing_up() {
+    let Some(cluster) = own(Cluster::builder().nodes(1).clients(1)) else {
+        return;
+    };
+    cluster.node(0).agent().ignore_notifications();
+    // More changes than the socket of a supervisor holds messages (net.unix.max_dgram_qlen).
+    let web = cluster.deploy(Spec::tcp().published().on(&[0, 0])).unwrap();
+    let both = web.document().backend;
+    for round in 0..20 {
+        let some = both[..1 + round % 2].to_vec();
+        let changed = web.change(|service| service.backend = some);
+        changed.unwrap_or_else(|error| panic!("change {round}: {error:#}"));
+    }
+    let status = cluster.node(0).agent().stop().unwrap();
+    assert!(status.success(), "SIGTERM: {status}");
+}
+
+#[test]
 fn uninstall_leaves_no_trace() {
     let Some(cluster) = own(Cluster::builder().nodes(2).clients(1)) else {
         return;

@@ -195,37 +195,39 @@ impl Cluster {
         self.document.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a node's agent has put the whole cluster file into force.
-    fn applied(&self, node: &Node) -> Result<bool> {
-        let mut expected = BTreeSet::new();
-        let mut services = BTreeSet::new();
-        for service in &self.document().service {
-            services.insert(service.name.clone());
-            for backend in &service.backend {
-                expected.insert(format!("{} {} {}", service.name, backend.name, backend.state));
-            }
-        }
+    /// What of the cluster file a node's agent has not yet put into force.
+    fn lag(&self, node: &Node) -> Result<Option<String>> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let mut expected = BTreeSet::new();
+        for service in &self.document().service {
+            expected.insert(service.name.clone());
+            let task = |backend: &Backend| format!("{}: {} {}", service.name, backend.name, backend.state);
+            expected.extend(service.backend.iter().map(task));
+        }
         let list = node.admin("/v1/services")?;
-        let known: BTreeSet<_> = items(&list).map(|item| text(&item["name"])).collect();
+        let mut known: BTreeSet<_> = items(&list).map(|item| text(&item["name"])).collect();
         let list = node.admin("/v1/backends")?;
-        let states: BTreeSet<_> = items(&list)
-            .map(|item| {
-                format!(
-                    "{} {} {}",
-                    text(&item["service"]),
-                    text(&item["task"]),
-                    text(&item["state"])
-                )
-            })
-            .collect();
+        known.extend(items(&list).map(|item| {
+            format!(
+                "{}: {} {}",
+                text(&item["service"]),
+                text(&item["task"]),
+                text(&item["state"])
+            )
+        }));
         // Asked last: what was listed above is applied, or something newer.
         let status = node.admin("/v1/status")?;
         let provider = items(&status)
             .next()
             .map(|item| item["provider"].clone())
             .unwrap_or_default();
-        Ok(services == known && expected == states && provider["generation"] == provider["applied"])
+        if expected != known {
+            return Ok(Some(format!(
+                "it knows {known:?} instead of {expected:?}; provider: {provider}"
+            )));
+        }
+        let applied = provider["generation"] == provider["applied"];
+        Ok((!applied).then(|| format!("not applied; provider: {provider}")))
     }
 
     fn number(&self) -> u16 {

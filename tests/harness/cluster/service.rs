@@ -174,12 +174,9 @@ impl Cluster {
             if node.agent().pid().is_none() {
                 continue;
             }
-            while !self.applied(node)? {
-                ensure!(
-                    start.elapsed() < Duration::from_secs(5),
-                    "{} does not take the cluster file",
-                    node.name()
-                );
+            while let Some(lag) = self.lag(node)? {
+                let patient = start.elapsed() < Duration::from_secs(5);
+                ensure!(patient, "{} does not take the cluster file: {lag}", node.name());
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
