@@ -1,1 +1,29 @@
-//! Guards, topologies and servers for tests and demos that need real namespaces.
+//! Guards, topologies, servers and clients for tests and demos that need real network namespaces.
+//!
+//! Everything that outlives a function is a guard: dropped, also by a panic, it takes its namespace, mount, process
+//! or directory with it. Ctrl-C does the same ([`cleanup`]), and what a killed run left behind is removed by the next.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`require`] | the skip rule: root and BPF, or a reason (a failure under `LB_TEST_STRICT=1`) |
+//! | [`netns`] | [`Netns`](netns::Netns): a namespace, links, addresses, routes, sysctls, offloads |
+//! | [`cluster`] | nodes with a real `lb-agent` each, clients, workloads, services, the cluster file |
+//! | [`scene`] | a cluster under test: what a failing test leaves behind for people to read |
+//! | [`agent`], [`lbctl`] | the processes under test |
+//! | [`server`], [`client`], [`traffic`], [`dns`] | who speaks through the load balancer |
+//! | [`capture`] | packets of a namespace, kept as pcap files when the test failed |
+//! | [`xdp`] | an XDP program that passes everything, for the far ends of veth pairs |
+
+pub mod agent;
+pub mod capture;
+pub mod cleanup;
+pub mod client;
+pub mod cluster;
+pub mod dns;
+pub mod lbctl;
+pub mod netns;
+pub mod require;
+pub mod scene;
+pub mod server;
+pub mod traffic;
+pub mod xdp;

@@ -1,0 +1,65 @@
+//! `lb-demo`: three nodes and two clients on this machine, real agents, real traffic, and what came of it, as tables.
+
+mod story;
+mod table;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use lb_tests::cluster::Cluster;
+use lb_tests::require;
+
+use story::Story;
+
+/// Shows the load balancer's main job on this machine, in network namespaces of its own.
+///
+/// Three nodes, each with a real agent, balance real HTTP traffic. Nothing outside the namespaces is touched, and all
+/// of it is removed at the end, also after Ctrl-C. Needs root.
+#[derive(Parser)]
+#[command(name = "lb-demo", version)]
+struct Args {
+    /// Leave everything running until Ctrl-C, and print what to try.
+    #[arg(long)]
+    keep: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            println!("\nFAIL: the demo could not go on");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether everything was as it should be.
+fn run(args: &Args) -> Result<bool> {
+    if let Some(reason) = require::datapath_reason() {
+        anyhow::bail!("the demo {reason}");
+    }
+    let start = Instant::now();
+    println!("Building three nodes, two clients and nine workloads, each a network namespace ...");
+    let cluster = Arc::new(Cluster::builder().start().context("cannot build the cluster")?);
+    println!(
+        "... and an lb-agent on every node: ready after {:.1} s.\n",
+        start.elapsed().as_secs_f32()
+    );
+    let mut story = Story::new(&cluster);
+    story.tell()?;
+    let good = story.verdict(start.elapsed());
+    if args.keep {
+        story.what_to_try()?;
+        loop {
+            // Ctrl-C ends it, and cleans up.
+            std::thread::park();
+        }
+    }
+    Ok(good)
+}

@@ -1,0 +1,110 @@
+//! The skip rule: what a test needs, or why it cannot run here. Under `LB_TEST_STRICT=1` a skip is a failure.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Strict mode, set by continuous integration.
+pub const STRICT: &str = "LB_TEST_STRICT";
+/// Directory that holds `lb-agent` and `lbctl`, if not the one beside the test's own.
+pub const BINARIES: &str = "LB_BIN_DIR";
+
+/// Whether the machine lets this process make namespaces and load programs; prints `SKIP: <reason>` if not.
+///
+/// # Panics
+/// If it does not and `LB_TEST_STRICT=1`.
+pub fn datapath() -> bool {
+    match datapath_reason() {
+        None => true,
+        Some(reason) => skip(&reason),
+    }
+}
+
+/// Whether `program` is installed; prints `SKIP: <reason>` if not.
+///
+/// # Panics
+/// If it is not and `LB_TEST_STRICT=1`.
+pub fn program(name: &str) -> bool {
+    find_program(name)
+        || skip(&format!(
+            "needs the program `{name}` (install it, or run `cargo xtask setup`)"
+        ))
+}
+
+/// Why namespaces and programs are out of reach, if they are.
+pub fn datapath_reason() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("needs root for network namespaces and BPF (run with sudo)".into());
+    }
+    if !find_program("ip") {
+        return Some("needs the program `ip` (package iproute2)".into());
+    }
+    let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if !filesystems.lines().any(|line| line.ends_with("\tbpf")) {
+        return Some("needs a kernel with BPF (CONFIG_BPF_SYSCALL)".into());
+    }
+    let capabilities = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = capabilities.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    for (bit, name) in [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")] {
+        if effective & (1 << bit) == 0 {
+            return Some(format!("needs {name} (a container without it cannot run this)"));
+        }
+    }
+    None
+}
+
+/// A binary of this workspace that the test runs as its own process.
+///
+/// # Errors
+/// If it has not been built; the message holds the command that does.
+pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    let path = match std::env::var_os(BINARIES) {
+        Some(directory) => Path::new(&directory).join(name),
+        None => {
+            let own = std::env::current_exe()?;
+            let directory = own.ancestors().nth(1).unwrap_or(Path::new("/"));
+            let directory = if directory.ends_with("deps") {
+                directory.parent().unwrap_or(directory)
+            } else {
+                directory
+            };
+            directory.join(name)
+        }
+    };
+    anyhow::ensure!(
+        path.is_file(),
+        "{} is not there: build it with `cargo build -p lb-userspace`",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// Where files of the calling test go if it fails: `<target>/test-artifacts/<test>`.
+pub fn artifacts() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    let target = own.ancestors().find(|path| path.join("CACHEDIR.TAG").is_file());
+    let target = target.map_or_else(std::env::temp_dir, Path::to_owned);
+    target.join("test-artifacts").join(current_test().replace("::", "-"))
+}
+
+/// The test runner names its threads after their tests.
+fn current_test() -> String {
+    std::thread::current().name().unwrap_or("unnamed").to_owned()
+}
+
+fn find_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
+}
+
+fn skip(reason: &str) -> bool {
+    let test = current_test();
+    if std::env::var(STRICT).is_ok_and(|value| value == "1") {
+        panic!("{test}: {reason}, and {STRICT}=1 makes a skip a failure");
+    }
+    // Not `eprintln!`: the test runner would keep it to itself.
+    let _ = writeln!(std::io::stderr(), "SKIP: {test}: {reason}");
+    false
+}
