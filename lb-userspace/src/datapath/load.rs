@@ -127,8 +127,9 @@ pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError
         .filter(|name| layout::is_pinned(name))
         .collect();
     let mut loader = EbpfLoader::new();
+    // The log is asked for only after a refusal, in a second try.
     loader
-        .verifier_log_level(VerifierLogLevel::DISABLE)
+        .verifier_log_level(VerifierLogLevel::DEBUG)
         .default_map_pin_directory(&directory);
     let mut adopted = false;
     let mut capacity = flows;
