@@ -5,6 +5,7 @@
 
 mod names;
 mod removal;
+mod start;
 mod status;
 mod surroundings;
 mod sync;
@@ -12,29 +13,22 @@ mod sync;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, api};
+use crate::admin::api;
 use crate::config::{Config, LogFormat};
-use crate::datapath::attach::Attacher;
-use crate::datapath::collect::{self, Census, Collector};
-use crate::datapath::probe::Features;
-use crate::datapath::store::{Access, Store};
-use crate::datapath::view::View;
-use crate::datapath::{OBJECT, layout, load};
+use crate::datapath::collect::Census;
+use crate::datapath::layout;
 use crate::dns::{self, DnsCounters, DnsHandle, Zone};
 use crate::lifecycle::{self, Lock, Notifier};
 use crate::model::desired::Desired;
 use crate::model::snapshot::Snapshot;
-use crate::net::{self, Netlink};
 use crate::plan::store::StoreError;
-use crate::plan::{self, Actual};
-use crate::provider::{self, ProviderState};
+use crate::provider::ProviderState;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::{self, Eviction, Metrics, Reading};
 
@@ -116,90 +110,6 @@ struct Agent {
 }
 
 impl Agent {
-    async fn start(config: Arc<Config>, stop: CancellationToken) -> Result<Self> {
-        // Everything that can be refused for a wrong configuration comes before anything is changed.
-        let socket = admin::Socket::bind(
-            &config.admin.socket,
-            config.admin.mode.0,
-            Some(config.admin.group.as_str()).filter(|group| !group.is_empty()),
-        )
-        .await
-        .context("cannot serve the admin API")?;
-        let mut listeners = Vec::new();
-        for address in &config.metrics.listen {
-            let listener = TcpListener::bind(address).await;
-            listeners.push(listener.with_context(|| format!("cannot listen for metrics on {address}"))?);
-        }
-        let netlink = Netlink::connect()?;
-        let changed = net::watch()?;
-
-        let started = Instant::now();
-        let loaded = tokio::task::block_in_place(|| load::load(OBJECT, &config.paths.bpffs, config.datapath.flows))?;
-        if let Some(mount_point) = &loaded.mounted {
-            removal::remember_mount(&config.paths.run, mount_point)?;
-        }
-        let features = Features::probe();
-        tracing::info!(target: "lb::datapath", directory = %loaded.directory.display(), adopted = loaded.adopted,
-            tcx = features.tcx, milliseconds = started.elapsed().as_millis() as u64, "programs loaded");
-        if loaded.flows != config.datapath.flows {
-            tracing::warn!(target: "lb::datapath", configured = config.datapath.flows, in_force = loaded.flows,
-                "datapath.flows takes effect after `lb-agent uninstall`");
-        }
-        let directory = loaded.directory;
-        let store = Store::open(&directory, Access::Write)?;
-        let view = Arc::new(View::open(&directory)?);
-        let (end, census) = collector(Store::open(&directory, Access::Write)?)?;
-        let attacher = Attacher::new(loaded.ebpf, directory, features.tcx);
-
-        let names = Names {
-            zone: Arc::default(),
-            counters: Arc::default(),
-            server: None,
-        };
-        let counts = config.dns.enabled.then(|| names::counts(Arc::clone(&names.counters)));
-        let desired = Arc::new(ArcSwapOption::<Desired>::empty());
-        let agent = Self {
-            provider: provider::start(&config).context("cannot watch the cluster state")?,
-            changed,
-            synchronizer: Synchronizer::new(Arc::clone(&config), features, attacher, store, netlink),
-            census,
-            _collector: end,
-            snapshot: watch::Sender::new(Arc::default()),
-            status: watch::Sender::new(status::initial(&config)),
-            metrics: Arc::new(Metrics::new(counts)),
-            notifier: Notifier::default(),
-            problems: Vec::new(),
-            tasks: TaskTracker::new(),
-            names,
-            desired,
-            config,
-            stop,
-        };
-        agent.serve(socket, listeners, view);
-        Ok(agent)
-    }
-
-    /// Starts the readers' side.
-    fn serve(&self, socket: admin::Socket, listeners: Vec<TcpListener>, view: Arc<View>) {
-        let ttl = u32::try_from(self.config.dns.ttl.as_secs()).unwrap_or(u32::MAX);
-        let state = admin::State {
-            status: self.status.subscribe(),
-            snapshot: self.snapshot.subscribe(),
-            plan: plan_reader(Arc::clone(&self.desired), Arc::clone(&view)),
-            view,
-            dns: names::reader(Arc::clone(&self.names.zone), ttl),
-            metrics: Arc::clone(&self.metrics),
-        };
-        self.tasks
-            .spawn(report("admin", admin::serve(socket, state.clone(), self.stop.clone())));
-        for listener in listeners {
-            self.tasks.spawn(report(
-                "metrics",
-                admin::serve_metrics(listener, state.clone(), self.stop.clone()),
-            ));
-        }
-    }
-
     async fn run(mut self) {
         let mut resync = tokio::time::interval_at(tokio::time::Instant::now() + RESYNC, RESYNC);
         let mut warm = tokio::time::interval(WARM);
@@ -426,43 +336,5 @@ impl Agent {
             tracing::debug!(target: "lb::agent", "readers were cut off");
         }
         tracing::info!(target: "lb::agent", "stopped; programs and tables stay in the kernel and keep forwarding");
-    }
-}
-
-/// Walks through the flows on a thread of its own, until the sender that is returned is dropped.
-#[allow(clippy::type_complexity, reason = "two ends of two channels")]
-fn collector(store: Store) -> Result<(std::sync::mpsc::Sender<()>, mpsc::Receiver<Result<Census, StoreError>>)> {
-    let (end, ended) = std::sync::mpsc::channel();
-    let (publish, census) = mpsc::channel(1);
-    std::thread::Builder::new()
-        .name("lb-collect".into())
-        .spawn(move || {
-            collect::run(Collector::new(store), COLLECT, &ended, |result| {
-                let _ = publish.blocking_send(result);
-            });
-        })
-        .context("cannot start a thread")?;
-    Ok((end, census))
-}
-
-/// What differs between the tables and what is desired, computed when somebody asks.
-fn plan_reader(desired: Arc<ArcSwapOption<Desired>>, view: Arc<View>) -> admin::PlanReader {
-    Arc::new(move || {
-        let Some(desired) = desired.load_full() else {
-            let error = api::Error::new(api::Code::Unavailable, "there is no valid cluster state yet");
-            return Err(error.hint("`lbctl status` says what is wrong with it"));
-        };
-        let plan = plan::diff(&desired, &Actual::read(&*view)?);
-        Ok(api::Plan {
-            steps: plan.ops.len() as u64,
-            text: plan.to_string(),
-            plan: serde_json::to_value(&plan).unwrap_or_default(),
-        })
-    })
-}
-
-async fn report<E: std::fmt::Display>(name: &'static str, server: impl Future<Output = Result<(), E>>) {
-    if let Err(error) = server.await {
-        tracing::error!(target: "lb::agent", name, %error, "a listener has ended");
     }
 }

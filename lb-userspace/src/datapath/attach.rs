@@ -5,9 +5,9 @@
 
 mod choose;
 mod clsact;
+mod hook;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
@@ -16,139 +16,13 @@ use std::path::{Path, PathBuf};
 use aya::Ebpf;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::TcAttachOptions;
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as AyaXdpMode};
-use lb_common::abi::program;
-use serde::Serialize;
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, Xdp, XdpMode as AyaXdpMode};
 
 use super::layout;
 use super::sys::{self, LinkTarget};
 
 pub use choose::{Interfaces, NodeInterface, WorkloadInterface, XdpChoice, choose_xdp};
-
-/// Where a program sits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Hook {
-    /// XDP in the driver of a node interface.
-    XdpNative,
-    /// XDP in the kernel's generic hook on a node interface.
-    XdpGeneric,
-    /// tc ingress of a node interface.
-    TcNode,
-    /// tc ingress of the host side of a workload interface.
-    FromWorkload,
-    /// tc egress of the host side of a workload interface.
-    ToWorkload,
-}
-
-impl Hook {
-    const ALL: [Self; 5] = [
-        Self::XdpNative,
-        Self::XdpGeneric,
-        Self::TcNode,
-        Self::FromWorkload,
-        Self::ToWorkload,
-    ];
-
-    /// The program that sits there.
-    pub const fn program(self) -> &'static str {
-        match self {
-            Self::XdpNative | Self::XdpGeneric => program::XDP_NODE,
-            Self::TcNode => program::TC_NODE,
-            Self::FromWorkload => program::FROM_WORKLOAD,
-            Self::ToWorkload => program::TO_WORKLOAD,
-        }
-    }
-
-    /// First part of the pin's name. The mode of XDP is part of it, because a link keeps its mode for life.
-    pub const fn pin(self) -> &'static str {
-        match self {
-            Self::XdpGeneric => "xdp_node_generic",
-            _ => self.program(),
-        }
-    }
-
-    fn from_pin(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|hook| hook.pin() == name)
-    }
-
-    const fn is_xdp(self) -> bool {
-        matches!(self, Self::XdpNative | Self::XdpGeneric)
-    }
-
-    const fn direction(self) -> TcAttachType {
-        match self {
-            Self::ToWorkload => TcAttachType::Egress,
-            _ => TcAttachType::Ingress,
-        }
-    }
-}
-
-impl fmt::Display for Hook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.pin())
-    }
-}
-
-/// A program that should be attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// Interface index.
-    pub ifindex: u32,
-    /// Interface name.
-    pub interface: String,
-    /// Where.
-    pub hook: Hook,
-    /// Why there and in this mode.
-    pub why: String,
-    /// Failure is no fault: another hook does the same work.
-    pub optional: bool,
-}
-
-/// How a program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// XDP in the driver.
-    Native,
-    /// XDP in the kernel's generic hook.
-    Generic,
-    /// tc through a tcx link (6.6 and later).
-    Tcx,
-    /// tc through a clsact qdisc.
-    Clsact,
-    /// Not attached.
-    None,
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-            Self::Tcx => "tcx",
-            Self::Clsact => "clsact",
-            Self::None => "none",
-        })
-    }
-}
-
-/// What became of one [`Wanted`], for reports.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Attachment {
-    /// Interface name.
-    pub interface: String,
-    /// Interface index.
-    pub ifindex: u32,
-    /// Where.
-    pub hook: Hook,
-    /// How.
-    pub mode: Mode,
-    /// Why so.
-    pub why: String,
-    /// What went wrong, if it is not attached although it should be.
-    pub error: Option<String>,
-}
+pub use hook::{Attachment, Hook, Mode, Wanted};
 
 /// One program could not be attached or taken away.
 #[derive(Debug, thiserror::Error)]
@@ -218,7 +92,7 @@ impl Attacher {
             if result.is_ok() {
                 kept.insert((want.hook, want.ifindex));
             }
-            report.push(outcome(want, self.tcx, result));
+            report.push(want.outcome(result.map_err(|e| chain(&e))));
         }
         for (hook, ifindex) in self.pinned() {
             if !kept.contains(&(hook, ifindex)) && !wanted.iter().any(|w| (w.hook, w.ifindex) == (hook, ifindex)) {
@@ -383,31 +257,6 @@ pub fn detach_filters(interface: &str) -> Vec<AttachError> {
         .collect()
 }
 
-fn outcome(want: &Wanted, tcx: bool, result: Result<Mode, AttachError>) -> Attachment {
-    let (mode, why, error) = match result {
-        Ok(Mode::Clsact) if !tcx => (
-            Mode::Clsact,
-            format!("{}; this kernel has no tcx (6.6)", want.why),
-            None,
-        ),
-        Ok(mode) => (mode, want.why.clone(), None),
-        Err(error) if want.optional => (
-            Mode::None,
-            format!("{}, but it refused ({}); tc alone", want.why, chain(&error)),
-            None,
-        ),
-        Err(error) => (Mode::None, want.why.clone(), Some(chain(&error))),
-    };
-    Attachment {
-        interface: want.interface.clone(),
-        ifindex: want.ifindex,
-        hook: want.hook,
-        mode,
-        why,
-        error,
-    }
-}
-
 /// An error and its causes in one line, each said once.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -467,40 +316,4 @@ where
         .ok_or_else(|| fail(ProgramError::NotLoaded))?
         .try_into()
         .map_err(fail)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_hook_is_known_by_its_pin() {
-        for hook in Hook::ALL {
-            assert_eq!(Hook::from_pin(hook.pin()), Some(hook));
-        }
-        assert_eq!(Hook::from_pin("something"), None);
-    }
-
-    #[test]
-    fn an_optional_refusal_is_a_reason_and_no_fault() {
-        let want = Wanted {
-            ifindex: 3,
-            interface: "eth0".into(),
-            hook: Hook::XdpNative,
-            why: "auto: hardware".into(),
-            optional: true,
-        };
-        let report = outcome(&want, true, Err(not_a_link(&want)));
-        assert_eq!((report.mode, report.error), (Mode::None, None));
-        assert!(report.why.ends_with("tc alone"), "{}", report.why);
-        let report = outcome(
-            &Wanted {
-                optional: false,
-                ..want.clone()
-            },
-            true,
-            Err(not_a_link(&want)),
-        );
-        assert!(report.error.is_some());
-    }
 }
