@@ -22,8 +22,10 @@ use crate::plan::store::{ReadTables, StoreError};
 const SLACK: u32 = abi::ticks(2_000);
 /// Rest between two batches.
 const PAUSE: Duration = Duration::from_millis(2);
-/// The collector works at most one part in this many of its time.
+/// The collector works at most one part in this many of its time,
 const DUTY: u32 = 20;
+/// and while a flow table is nearly full, when room is worth more than time, in this many.
+const DUTY_UNDER_PRESSURE: u32 = 3;
 
 /// Result of one walk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub struct Census {
     pub flows4: u64,
     /// Live IPv6 flows.
     pub flows6: u64,
+    /// A table is more than four fifths full.
+    pub pressure: bool,
     /// Flows removed by this walk.
     pub expired: u64,
     /// Replies removed by this walk.
@@ -72,6 +76,8 @@ impl Collector {
         let mut referred = BTreeSet::new();
         census.flows4 = self.expire::<Flows4, FlowKey4>(&mut census, &mut referred)?;
         census.flows6 = self.expire::<Flows6, FlowKey6>(&mut census, &mut referred)?;
+        let capacity = u64::from(self.store.capacity::<Flows4>().min(self.store.capacity::<Flows6>()));
+        census.pressure = (census.flows4.max(census.flows6) + census.expired) * 5 > capacity * 4;
         // Gone before the flows were read: no new flow came to them meanwhile.
         let gone = backends
             .iter()
@@ -153,8 +159,12 @@ impl Collector {
 }
 
 /// How long to rest after a walk that took `busy`, when walks should be `interval` apart.
-pub fn rest(interval: Duration, busy: Duration) -> Duration {
-    interval.max(busy * DUTY)
+pub fn rest(interval: Duration, busy: Duration, pressure: bool) -> Duration {
+    if pressure {
+        busy * DUTY_UNDER_PRESSURE
+    } else {
+        interval.max(busy * DUTY)
+    }
 }
 
 /// Walks now and then until `stop` says so; each census goes to `publish`. Runs on a thread of its own.
@@ -166,8 +176,10 @@ pub fn run(
 ) {
     loop {
         let start = Instant::now();
-        publish(collector.walk());
-        match stop.recv_timeout(rest(interval, start.elapsed())) {
+        let census = collector.walk();
+        let pressure = census.as_ref().is_ok_and(|census| census.pressure);
+        publish(census);
+        match stop.recv_timeout(rest(interval, start.elapsed(), pressure)) {
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return,
         }
@@ -327,13 +339,9 @@ mod tests {
 
     #[test]
     fn rest_bounds_the_share_of_a_core() {
-        assert_eq!(
-            rest(Duration::from_secs(5), Duration::from_millis(10)),
-            Duration::from_secs(5)
-        );
-        assert_eq!(
-            rest(Duration::from_secs(5), Duration::from_secs(1)),
-            Duration::from_secs(20)
-        );
+        let rest = |busy, pressure| rest(Duration::from_secs(5), Duration::from_millis(busy), pressure);
+        assert_eq!(rest(10, false), Duration::from_secs(5));
+        assert_eq!(rest(1000, false), Duration::from_secs(20));
+        assert_eq!(rest(1000, true), Duration::from_secs(3));
     }
 }
