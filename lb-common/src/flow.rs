@@ -166,7 +166,7 @@ pub fn open<T: Tables>(tables: &T, env: &Env, h: &mut Headers, opening: &mut Ope
 
 /// Attempts to find a source port that keeps two flows of one client apart at one backend.
 /// 64 bits: the verifier loses count of a narrower counter on the stack.
-const PORT_ATTEMPTS: u64 = 4;
+const PORT_ATTEMPTS: u64 = 2;
 
 /// Writes the way back from the backend's tuple to the flow, and the source port that the backend sees.
 #[inline(always)]
@@ -201,7 +201,8 @@ fn bind_reply<T: Tables>(
         protocol: tuple.protocol,
         network: backend.network,
     };
-    let mut hash = tuple.hash();
+    // The next packet of a flow that found no port tries another one.
+    let hash = tuple.hash() ^ env.now.wrapping_mul(0x9e37_79b1);
     for _ in 0..PORT_ATTEMPTS {
         match bind(tables, env, &opening.back, &opening.reply) {
             Insert::Done => {
@@ -211,8 +212,7 @@ fn bind_reply<T: Tables>(
             Insert::Full => return Some(Reason::DropFlowTableFull),
             Insert::Exists => {}
         }
-        opening.back.destination_port = 1024 + (hash % 64_512) as u16;
-        hash = hash.rotate_right(11).wrapping_mul(0x9e37_79b1);
+        opening.back.destination_port = 1024 + ((hash >> 16) % 64_512) as u16;
     }
     Some(Reason::DropPortCollision)
 }

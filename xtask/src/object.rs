@@ -90,6 +90,8 @@ impl Build<'_> {
         let flags = [
             "-Cdebuginfo=2",
             "-Ctarget-cpu=v3",
+            // Else what was read through a reference is kept on the stack over every call, and the stack overflows.
+            "-Zmutable-noalias=no",
             "-Clink-arg=--btf",
             &format!("--cfg=bpf_target_arch=\"{}\"", self.machine.architecture),
         ];

@@ -80,17 +80,6 @@ pub struct Work {
     pub way: tunnel::Way,
 }
 
-/// Opens a flow to a service.
-#[inline(always)]
-fn open<T: Tables>(tables: &T, env: &Env, work: &mut Work, service: u32) -> Result<Chosen, Reason> {
-    work.opening.service = service;
-    work.opening.origin = 0;
-    match flow::open(tables, env, &mut work.headers, &mut work.opening) {
-        None => Ok(work.opening.chosen),
-        Some(reason) => Err(reason),
-    }
-}
-
 /// Key of the frontend that publishes the port that a packet is for.
 #[inline(always)]
 fn published_key(tuple: &Tuple) -> EndpointKey {
@@ -103,32 +92,43 @@ fn published_key(tuple: &Tuple) -> EndpointKey {
     }
 }
 
-/// A packet to a published port, if it is one: on an address of this node.
+/// Looks for the flow or the service of a packet to a published port on an address of this node.
 #[inline(always)]
-fn published<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work) -> Verdict {
-    work.headers.tuple.network = NETWORK_NODE;
-    // Before anything is written down.
-    let unfinished = leave_to_tc(packet, &work.headers);
-    let chosen = match find(tables, env, &work.headers, &published_key(&work.headers.tuple)) {
+fn find_published<T: Tables>(tables: &T, env: &Env, h: &mut Headers) -> Found {
+    h.tuple.network = NETWORK_NODE;
+    match find(tables, env, h, &published_key(&h.tuple)) {
+        Found::Service(_) if !is_local(tables, &h.tuple.destination) => Found::Nothing,
+        found => found,
+    }
+}
+
+/// Opens a flow if one is to be opened, and sends the packet on to its backend; `interface_flags`: of the workload interface
+/// whose VIP the packet is for.
+#[inline(always)]
+fn proceed<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    env: &Env,
+    work: &mut Work,
+    found: Found,
+    interface_flags: Option<u32>,
+) -> Verdict {
+    let chosen = match found {
         Found::Nothing => return Verdict::pass(Reason::PassNotService),
-        Found::Refused(reason) => Err(reason),
-        Found::Flow(chosen) => Ok(chosen),
+        Found::Flow(chosen) => chosen,
+        Found::Refused(reason) => return refuse(packet, &mut work.headers, reason),
         Found::Service(service) => {
-            if !is_local(tables, &work.headers.tuple.destination) {
-                return Verdict::pass(Reason::PassNotService);
+            work.opening.service = service;
+            work.opening.origin = 0;
+            if let Some(reason) = flow::open(tables, env, &mut work.headers, &mut work.opening) {
+                return refuse(packet, &mut work.headers, reason);
             }
-            if let Some(reason) = unfinished {
-                return Verdict::pass(reason);
-            }
-            open(tables, env, work, service)
+            work.opening.chosen
         }
     };
-    if let Some(reason) = unfinished {
-        return Verdict::pass(reason);
-    }
-    match chosen {
-        Ok(chosen) => deliver::to_backend(packet, tables, env, work, &chosen),
-        Err(reason) => refuse(packet, &mut work.headers, reason),
+    match interface_flags {
+        Some(flags) => deliver::inside_network(packet, tables, &mut work.headers, &chosen, flags),
+        None => deliver::to_backend(packet, tables, env, work, &chosen),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Packets that arrive at the node from outside.
 
-use super::{Work, published, tunnel};
+use super::{Found, Work, find_published, leave_to_tc, proceed, tunnel};
 use crate::abi::UDP;
 use crate::tables::{Env, Tables};
 use crate::verdict::{Reason, Verdict};
@@ -24,5 +24,11 @@ pub fn ingress<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work
             return tunnel::receive(packet, tables, env, work);
         }
     }
-    published(packet, tables, env, work)
+    // Before anything is written down.
+    let unfinished = leave_to_tc(packet, h);
+    let found = find_published(tables, env, &mut work.headers);
+    match unfinished {
+        Some(reason) if !matches!(found, Found::Nothing) => Verdict::pass(reason),
+        _ => proceed(packet, tables, env, work, found, None),
+    }
 }

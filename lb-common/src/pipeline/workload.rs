@@ -2,9 +2,9 @@
 
 use super::deliver::{self, turn_back};
 use super::tunnel::{self, Outgoing};
-use super::{Found, Work, find, open, published};
+use super::{Found, Work, find, find_published, proceed};
 use crate::abi::{Backend, EndpointKey, Flow, INTERFACE_WORKLOAD, Interface, REPLY_HAIRPIN, REPLY_VIP, Reply, TCP};
-use crate::answer::{arp, echo, neighbour, refuse};
+use crate::answer::{arp, echo, neighbour};
 use crate::flow;
 use crate::tables::{Env, FlowEntry, Tables};
 use crate::track::{self, Side};
@@ -42,49 +42,27 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
         protocol: h.tuple.protocol,
         family: if h.tuple.v6 { 6 } else { 4 },
     };
-    let chosen = match find(tables, env, h, &key) {
-        Found::Nothing => return beside_vips(packet, tables, env, work, &interface),
-        Found::Refused(reason) => Err(reason),
-        Found::Flow(chosen) => Ok(chosen),
-        Found::Service(service) => open(tables, env, work, service),
-    };
-    match chosen {
-        Ok(chosen) => deliver::inside_network(packet, tables, &mut work.headers, &chosen, interface.flags),
-        Err(reason) => refuse(packet, &mut work.headers, reason),
-    }
-}
-
-/// What is not for a VIP's port: replies, published ports, other ports of a VIP, everything else.
-#[inline(always)]
-fn beside_vips<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    env: &Env,
-    work: &mut Work,
-    interface: &Interface,
-) -> Verdict {
-    if let Some(reply) = tables.reply(&work.headers.tuple) {
-        if reply.kind == REPLY_VIP {
-            return Verdict::pass(Reason::PassNetwork);
+    let mut found = find(tables, env, h, &key);
+    let mut flags = Some(interface.flags);
+    if let Found::Nothing = found {
+        if let Some(reply) = tables.reply(&h.tuple) {
+            if reply.kind == REPLY_VIP {
+                return Verdict::pass(Reason::PassNetwork);
+            }
+            if let Some(verdict) = reply_out(packet, tables, env, work, reply) {
+                return verdict;
+            }
         }
-        if let Some(verdict) = reply_out(packet, tables, env, work, reply) {
-            return verdict;
-        }
+        let h = &mut work.headers;
+        found = if tables.is_vip(&h.tuple.destination, interface.network) {
+            let tcp = h.tuple.protocol == TCP;
+            Found::Refused(if tcp { Reason::ResetNoPort } else { Reason::UnreachableNoPort })
+        } else {
+            flags = None;
+            find_published(tables, env, h)
+        };
     }
-    let h = &mut work.headers;
-    if tables.is_vip(&h.tuple.destination, interface.network) {
-        let tcp = h.tuple.protocol == TCP;
-        return refuse(
-            packet,
-            h,
-            if tcp {
-                Reason::ResetNoPort
-            } else {
-                Reason::UnreachableNoPort
-            },
-        );
-    }
-    published(packet, tables, env, work)
+    proceed(packet, tables, env, work, found, flags)
 }
 
 /// Echo and neighbour discovery for VIPs.
