@@ -184,6 +184,9 @@ pub const INTERFACE_WORKLOAD: u32 = 1;
 /// Packets are switched, not routed, behind it (a bridge port): TTL stays, the destination MAC becomes the backend's.
 pub const INTERFACE_BRIDGED: u32 = 2;
 
+/// The interface is one end of a pair whose other end is in the workload's namespace (veth, netkit).
+pub const INTERFACE_PEER: u32 = 4;
+
 /// Key of an IPv4 flow, as the client's packet carries it.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

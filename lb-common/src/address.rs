@@ -3,45 +3,73 @@
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// An IPv6 address, or an IPv4 address mapped into one (`::ffff:a.b.c.d`, RFC 4291 2.5.5.2), in network byte order.
+/// An IPv6 address, or an IPv4 address mapped into one (`::ffff:a.b.c.d`, RFC 4291 2.5.5.2).
 ///
-/// Aligned to four bytes so that the BPF backend copies it by words.
-#[repr(C, align(4))]
+/// The sixteen bytes lie in memory in network order. They are handled as four words, never byte by byte: the BPF
+/// backend would spill each byte to a stack slot of its own.
+#[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Address(pub [u8; 16]);
+pub struct Address {
+    words: [u32; 4],
+}
+
+const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 
 impl Address {
     /// The unspecified address `::`; as a frontend's address it stands for every address of every node.
-    pub const ANY: Self = Self([0; 16]);
+    pub const ANY: Self = Self { words: [0; 4] };
 
     /// The mapped form of four IPv4 bytes.
     #[inline(always)]
     pub const fn v4(b: [u8; 4]) -> Self {
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, b[0], b[1], b[2], b[3]])
+        Self {
+            words: [0, 0, MAPPED, u32::from_ne_bytes(b)],
+        }
+    }
+
+    /// The words as they lie in memory.
+    #[inline(always)]
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        Self { words }
+    }
+
+    /// The words as they lie in memory.
+    #[inline(always)]
+    pub const fn words(&self) -> [u32; 4] {
+        self.words
+    }
+
+    /// From sixteen bytes in network order.
+    pub const fn from_octets(b: [u8; 16]) -> Self {
+        Self {
+            words: [
+                u32::from_ne_bytes([b[0], b[1], b[2], b[3]]),
+                u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
+                u32::from_ne_bytes([b[8], b[9], b[10], b[11]]),
+                u32::from_ne_bytes([b[12], b[13], b[14], b[15]]),
+            ],
+        }
+    }
+
+    /// Sixteen bytes in network order.
+    pub fn octets(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        for (chunk, word) in bytes.chunks_exact_mut(4).zip(self.words) {
+            chunk.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes
     }
 
     /// Whether this is a mapped IPv4 address.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        let b = &self.0;
-        b[0] == 0
-            && b[1] == 0
-            && b[2] == 0
-            && b[3] == 0
-            && b[4] == 0
-            && b[5] == 0
-            && b[6] == 0
-            && b[7] == 0
-            && b[8] == 0
-            && b[9] == 0
-            && b[10] == 0xff
-            && b[11] == 0xff
+        self.words[0] == 0 && self.words[1] == 0 && self.words[2] == MAPPED
     }
 
     /// The last four bytes: the IPv4 address if [`Address::is_v4`].
     #[inline(always)]
     pub const fn v4_bytes(&self) -> [u8; 4] {
-        [self.0[12], self.0[13], self.0[14], self.0[15]]
+        self.words[3].to_ne_bytes()
     }
 
     /// As the standard library's type.
@@ -49,7 +77,7 @@ impl Address {
         if self.is_v4() {
             IpAddr::V4(Ipv4Addr::from(self.v4_bytes()))
         } else {
-            IpAddr::V6(Ipv6Addr::from(self.0))
+            IpAddr::V6(Ipv6Addr::from(self.octets()))
         }
     }
 }
@@ -58,7 +86,7 @@ impl From<IpAddr> for Address {
     fn from(ip: IpAddr) -> Self {
         match ip {
             IpAddr::V4(a) => Self::v4(a.octets()),
-            IpAddr::V6(a) => Self(a.octets()),
+            IpAddr::V6(a) => Self::from_octets(a.octets()),
         }
     }
 }

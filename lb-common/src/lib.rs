@@ -7,13 +7,30 @@
 //! | module | holds |
 //! |---|---|
 //! | [`abi`] | keys and values of every map, names, capacities, the layout version |
-//! | [`verdict`] | every reason to pass or drop, with code, name and sentence |
-//! | [`wire`] | headers, checksums, the [`wire::Packet`] trait |
+//! | [`verdict`] | every reason to forward, answer, pass or drop, with code, name and sentence |
+//! | [`wire`] | headers, checksums, tunnel framing, the [`wire::Packet`] trait |
+//! | [`tuple`] | who speaks to whom: the key of flows |
+//! | [`tables`] | the [`tables::Tables`] trait |
+//! | [`select`], [`flow`], [`track`] | which backend, which flow, how long it lives |
+//! | [`answer`] | RST, ICMP errors, echo, ARP and neighbour advertisements |
+//! | [`pipeline`] | the packet path |
 #![no_std]
 #![cfg_attr(not(feature = "user"), forbid(unsafe_code))]
 #![warn(missing_docs)]
 
+#[cfg(any(test, feature = "testing"))]
+extern crate std;
+
 pub mod abi;
 pub mod address;
+pub mod answer;
+pub mod flow;
+pub mod pipeline;
+pub mod select;
+pub mod tables;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod track;
+pub mod tuple;
 pub mod verdict;
 pub mod wire;

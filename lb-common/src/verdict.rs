@@ -69,6 +69,7 @@ reasons! {
     ResetUnknownFlow = 17 Answer "reset_unknown_flow" "TCP segment of a flow that is not known (expired, or never was): RST.";
     ResetNoPort = 18 Answer "reset_no_port" "TCP to a port that the VIP does not serve: RST.";
     UnreachableNoPort = 19 Answer "unreachable_no_port" "UDP to a port that the VIP does not serve: ICMP port unreachable.";
+    AnswerTooBig = 20 Answer "answer_too_big" "Does not fit the tunnel and may not be fragmented: ICMP fragmentation needed, packet too big.";
 
     PassNotService = 24 Pass "not_a_service" "No frontend and no flow.";
     PassProtocol = 25 Pass "protocol" "Not IPv4 or IPv6, or neither TCP nor UDP.";
@@ -80,8 +81,8 @@ reasons! {
     PassVlan = 31 Pass "vlan" "XDP: a tagged frame of a service; tc finishes it.";
     PassInterface = 32 Pass "interface" "The interface is not in the tables.";
     PassNetwork = 33 Pass "network_reply" "Reply inside a network, translated where the client receives it.";
+    PassMalformed = 34 Pass "malformed" "Headers that are truncated or contradict themselves.";
 
-    DropMalformed = 40 Drop "malformed" "Headers that are truncated or contradict themselves.";
     DropFlowTableFull = 41 Drop "flow_table_full" "No room for a new flow.";
     DropTtl = 42 Drop "ttl_exceeded" "TTL or hop limit used up.";
     DropNoRoute = 43 Drop "no_route" "The kernel has no route to the destination.";
@@ -96,37 +97,62 @@ reasons! {
     DropTooBig = 52 Drop "too_big" "Does not fit the path after encapsulation.";
 }
 
-/// What the program returns.
+/// What is done with the packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Leave it to the kernel's stack, as it is (XDP_PASS, TCX_NEXT).
+    Pass,
+    /// Discard it.
+    Drop,
+    /// Send it back out of the interface it came from; the Ethernet header is complete.
+    Transmit,
+    /// Send it out of `ifindex`; the Ethernet header is complete.
+    Redirect,
+    /// Send it out of `ifindex`; the kernel resolves the next hop and writes the Ethernet header (tc only).
+    RedirectNeighbour,
+    /// Deliver it to the far end of the veth `ifindex` (tc ingress only); the Ethernet header is complete.
+    RedirectPeer,
+    /// Rewritten, and the stack carries it on.
+    Continue,
+}
+
+/// What the program returns. Flat, because the verifier refuses to return what one variant of an enum leaves unset.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    /// Leave the packet to the kernel's stack (XDP_PASS, TCX_NEXT).
-    Pass(Reason),
-    /// Discard it.
-    Drop(Reason),
-    /// Send it back out of the interface it came from; the Ethernet header is complete.
-    Transmit(Reason),
-    /// Send it out of `ifindex`; the Ethernet header is complete.
-    Redirect(Reason, u32),
-    /// Send it out of `ifindex`; the kernel resolves the next hop and writes the Ethernet header (tc only).
-    RedirectNeighbour(Reason, u32),
-    /// Deliver it to the far end of the veth `ifindex` (tc ingress only); the Ethernet header is complete.
-    RedirectPeer(Reason, u32),
-    /// Rewritten, and the stack carries it on.
-    Continue(Reason),
+pub struct Verdict {
+    /// What is done with the packet.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+    /// Interface of the redirects, else 0.
+    pub ifindex: u32,
+}
+
+macro_rules! constructors {
+    ($($name:ident $action:ident;)*) => {
+        $(#[doc = concat!("[`Action::", stringify!($action), "`].")]
+        #[inline(always)]
+        pub const fn $name(reason: Reason) -> Self {
+            Self { action: Action::$action, reason, ifindex: 0 }
+        })*
+    };
 }
 
 impl Verdict {
-    /// Why.
-    pub const fn reason(self) -> Reason {
-        match self {
-            Self::Pass(r)
-            | Self::Drop(r)
-            | Self::Transmit(r)
-            | Self::Redirect(r, _)
-            | Self::RedirectNeighbour(r, _)
-            | Self::RedirectPeer(r, _)
-            | Self::Continue(r) => r,
+    constructors! {
+        pass Pass;
+        drop Drop;
+        transmit Transmit;
+        continue_ Continue;
+    }
+
+    /// One of the redirects.
+    #[inline(always)]
+    pub const fn redirect(action: Action, reason: Reason, ifindex: u32) -> Self {
+        Self {
+            action,
+            reason,
+            ifindex,
         }
     }
 }

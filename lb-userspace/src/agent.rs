@@ -1,1 +1,468 @@
-//! Wires the parts of the agent together.
+//! Wires the parts of the agent together: provider to snapshot to tables and names, and reports about it.
+//!
+//! One loop does all writing. What it depends on (snapshot, interfaces, neighbours) is looked up each time, so a
+//! missed event costs time and never correctness. When it ends, maps, programs and links stay.
+
+mod names;
+mod removal;
+mod status;
+mod surroundings;
+mod sync;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::{self, api};
+use crate::config::{Config, LogFormat};
+use crate::datapath::attach::Attacher;
+use crate::datapath::collect::{self, Census, Collector};
+use crate::datapath::probe::Features;
+use crate::datapath::store::{Access, Store};
+use crate::datapath::view::View;
+use crate::datapath::{OBJECT, layout, load};
+use crate::dns::{self, DnsCounters, DnsHandle, Zone};
+use crate::lifecycle::{self, Lock, Notifier};
+use crate::model::desired::Desired;
+use crate::model::snapshot::Snapshot;
+use crate::net::{self, Netlink};
+use crate::plan::store::StoreError;
+use crate::plan::{self, Actual};
+use crate::provider::{self, ProviderState};
+use crate::telemetry::logs;
+use crate::telemetry::metrics::{self, Eviction, Metrics, Reading};
+
+pub use removal::uninstall;
+use sync::{Depth, Outcome, Synchronizer};
+
+/// Everything is looked at again this often, whether or not something is known to have changed.
+const RESYNC: Duration = Duration::from_secs(30);
+/// Next hops towards other nodes are kept resolved.
+const WARM: Duration = Duration::from_secs(10);
+/// Flows are walked through this often, when they are few.
+const COLLECT: Duration = Duration::from_secs(5);
+/// After a failure the next try follows this soon; after the next one twice as late, up to [`RESYNC`].
+const RETRY: Duration = Duration::from_secs(1);
+/// Interfaces and neighbours are looked at so long after they have changed, and at most this often; while nothing
+/// comes of it, less and less often.
+const SPACING: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
+/// Connections of readers get this long at the end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Runs the agent until SIGTERM or SIGINT. Maps, programs and links stay behind, so traffic goes on.
+///
+/// # Errors
+/// If it cannot start. What fails later is reported and tried again.
+pub async fn run(config: Config) -> Result<()> {
+    let format = match config.log.format {
+        LogFormat::Text => logs::Format::Text,
+        LogFormat::Json => logs::Format::Json,
+    };
+    let _logs = logs::init(format, &config.log.level)?;
+    let _lock = Lock::acquire(&config.paths.run)?;
+    let directory = layout::versioned(&config.paths.bpffs);
+    let mut pins = Lock::of_directory(&directory)?;
+    let stop = lifecycle::stop_on_signals()?;
+    let agent = Agent::start(Arc::new(config), stop.clone()).await?;
+    if pins.is_none() {
+        pins = Lock::of_directory(&directory)?;
+    }
+    agent.run().await;
+    drop(pins);
+    Ok(())
+}
+
+/// Names in force: the zone, the server once it runs, and its counts.
+struct Names {
+    zone: Arc<ArcSwap<Zone>>,
+    counters: Arc<DnsCounters>,
+    server: Option<DnsHandle>,
+}
+
+/// What came of a synchronisation.
+enum Synchronised {
+    /// There was nothing to do.
+    Unchanged,
+    /// Everything is in force.
+    Done,
+    /// Something is not: try again.
+    Incomplete,
+}
+
+struct Agent {
+    config: Arc<Config>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    provider: watch::Receiver<ProviderState>,
+    changed: Arc<Notify>,
+    synchronizer: Synchronizer,
+    census: mpsc::Receiver<Result<Census, StoreError>>,
+    /// Dropping it ends the collector.
+    _collector: std::sync::mpsc::Sender<()>,
+    names: Names,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    desired: Arc<ArcSwapOption<Desired>>,
+    status: watch::Sender<api::Status>,
+    metrics: Arc<Metrics>,
+    notifier: Notifier,
+    /// Of the last synchronisation.
+    problems: Vec<String>,
+}
+
+impl Agent {
+    async fn start(config: Arc<Config>, stop: CancellationToken) -> Result<Self> {
+        // Everything that can be refused for a wrong configuration comes before anything is changed.
+        let socket = admin::Socket::bind(
+            &config.admin.socket,
+            config.admin.mode.0,
+            Some(config.admin.group.as_str()).filter(|group| !group.is_empty()),
+        )
+        .await
+        .context("cannot serve the admin API")?;
+        let mut listeners = Vec::new();
+        for address in &config.metrics.listen {
+            let listener = TcpListener::bind(address).await;
+            listeners.push(listener.with_context(|| format!("cannot listen for metrics on {address}"))?);
+        }
+        let netlink = Netlink::connect()?;
+        let changed = net::watch()?;
+
+        let started = Instant::now();
+        let loaded = tokio::task::block_in_place(|| load::load(OBJECT, &config.paths.bpffs, config.datapath.flows))?;
+        if let Some(mount_point) = &loaded.mounted {
+            removal::remember_mount(&config.paths.run, mount_point)?;
+        }
+        let features = Features::probe();
+        tracing::info!(target: "lb::datapath", directory = %loaded.directory.display(), adopted = loaded.adopted,
+            tcx = features.tcx, milliseconds = started.elapsed().as_millis() as u64, "programs loaded");
+        if loaded.flows != config.datapath.flows {
+            tracing::warn!(target: "lb::datapath", configured = config.datapath.flows, in_force = loaded.flows,
+                "datapath.flows takes effect after `lb-agent uninstall`");
+        }
+        let directory = loaded.directory;
+        let store = Store::open(&directory, Access::Write)?;
+        let view = Arc::new(View::open(&directory)?);
+        let (end, census) = collector(Store::open(&directory, Access::Write)?)?;
+        let attacher = Attacher::new(loaded.ebpf, directory, features.tcx);
+
+        let names = Names {
+            zone: Arc::default(),
+            counters: Arc::default(),
+            server: None,
+        };
+        let counts = config.dns.enabled.then(|| names::counts(Arc::clone(&names.counters)));
+        let desired = Arc::new(ArcSwapOption::<Desired>::empty());
+        let agent = Self {
+            provider: provider::start(&config).context("cannot watch the cluster state")?,
+            changed,
+            synchronizer: Synchronizer::new(Arc::clone(&config), features, attacher, store, netlink),
+            census,
+            _collector: end,
+            snapshot: watch::Sender::new(Arc::default()),
+            status: watch::Sender::new(status::initial(&config)),
+            metrics: Arc::new(Metrics::new(counts)),
+            notifier: Notifier::default(),
+            problems: Vec::new(),
+            tasks: TaskTracker::new(),
+            names,
+            desired,
+            config,
+            stop,
+        };
+        agent.serve(socket, listeners, view);
+        Ok(agent)
+    }
+
+    /// Starts the readers' side.
+    fn serve(&self, socket: admin::Socket, listeners: Vec<TcpListener>, view: Arc<View>) {
+        let ttl = u32::try_from(self.config.dns.ttl.as_secs()).unwrap_or(u32::MAX);
+        let state = admin::State {
+            status: self.status.subscribe(),
+            snapshot: self.snapshot.subscribe(),
+            plan: plan_reader(Arc::clone(&self.desired), Arc::clone(&view)),
+            view,
+            dns: names::reader(Arc::clone(&self.names.zone), ttl),
+            metrics: Arc::clone(&self.metrics),
+        };
+        self.tasks
+            .spawn(report("admin", admin::serve(socket, state.clone(), self.stop.clone())));
+        for listener in listeners {
+            self.tasks.spawn(report(
+                "metrics",
+                admin::serve_metrics(listener, state.clone(), self.stop.clone()),
+            ));
+        }
+    }
+
+    async fn run(mut self) {
+        let mut resync = tokio::time::interval_at(tokio::time::Instant::now() + RESYNC, RESYNC);
+        let mut warm = tokio::time::interval(WARM);
+        let mut watchdog = tokio::time::interval(Notifier::watchdog_interval().unwrap_or(RESYNC));
+        let retry = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(retry);
+        let look = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(look);
+        let (mut looking, mut spacing, mut looked) = (false, SPACING[0], Instant::now());
+        let mut failures = 0;
+        let mut collecting = true;
+        loop {
+            let depth = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                changed = self.provider.changed() => {
+                    if changed.is_err() {
+                        tracing::error!(target: "lb::agent", "the provider has ended; the last state stays in force");
+                        self.stop.cancelled().await;
+                        break;
+                    }
+                    self.read();
+                    Depth::Full
+                }
+                () = self.changed.notified(), if !looking => {
+                    if looked.elapsed() > 2 * spacing {
+                        spacing = SPACING[0];
+                    }
+                    looking = true;
+                    look.as_mut().reset(tokio::time::Instant::now() + spacing);
+                    continue;
+                }
+                () = &mut look, if looking => {
+                    looking = false;
+                    looked = Instant::now();
+                    Depth::Changes
+                }
+                () = &mut retry, if failures > 0 => Depth::Full,
+                _ = resync.tick() => {
+                    self.synchronizer.forget();
+                    Depth::Full
+                }
+                census = self.census.recv(), if collecting => {
+                    collecting = census.is_some();
+                    if let Some(census) = census {
+                        self.counted(census);
+                    }
+                    continue;
+                }
+                _ = warm.tick() => {
+                    self.keep_warm();
+                    continue;
+                }
+                _ = watchdog.tick() => {
+                    self.notifier.alive();
+                    continue;
+                }
+            };
+            let Some(snapshot) = self.provider.borrow().snapshot.clone() else {
+                continue;
+            };
+            match self.synchronize(&snapshot, depth).await {
+                Synchronised::Unchanged => spacing = (2 * spacing).min(SPACING[1]),
+                Synchronised::Done => (failures, spacing) = (0, SPACING[0]),
+                Synchronised::Incomplete => {
+                    let delay = RETRY.saturating_mul(1 << failures.min(5)).min(RESYNC);
+                    retry.as_mut().reset(tokio::time::Instant::now() + delay);
+                    failures += 1;
+                }
+            }
+        }
+        self.end().await;
+    }
+
+    /// Takes note of what the provider says.
+    fn read(&mut self) {
+        let state = self.provider.borrow_and_update().clone();
+        // The provider has logged it.
+        self.metrics.read(if state.error.is_some() {
+            Reading::Rejected
+        } else {
+            Reading::Accepted
+        });
+        self.status.send_modify(|status| {
+            status::provider_read(status, state.snapshot.as_deref(), state.error.as_deref());
+        });
+        if state.snapshot.is_none() {
+            self.notifier.status("waiting for a valid cluster state".into());
+        }
+    }
+
+    /// One synchronisation.
+    async fn synchronize(&mut self, snapshot: &Arc<Snapshot>, depth: Depth) -> Synchronised {
+        let start = Instant::now();
+        let mut outcome = match self.synchronizer.run(snapshot, depth).await {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => return Synchronised::Unchanged,
+            Err(error) => {
+                let error = format!("{error:#}");
+                self.complain(std::slice::from_ref(&error));
+                self.metrics.synced(metrics::Outcome::Error);
+                self.status.send_modify(|status| status::failed(status, &error));
+                return Synchronised::Incomplete;
+            }
+        };
+        outcome.problems.extend(self.put_in_force(snapshot, &outcome).await);
+        self.complain(&outcome.problems);
+        self.measure(snapshot, &outcome, start.elapsed());
+        if outcome.problems.is_empty() {
+            Synchronised::Done
+        } else {
+            Synchronised::Incomplete
+        }
+    }
+
+    /// Logs problems when they are new; the status shows them as long as they last.
+    fn complain(&mut self, problems: &[String]) {
+        if self.problems != problems {
+            for problem in problems {
+                tracing::error!(target: "lb::sync", %problem, "not everything is in force, trying again");
+            }
+            if problems.is_empty() {
+                tracing::info!(target: "lb::sync", "everything is in force again");
+            }
+            self.problems = problems.to_vec();
+        }
+    }
+
+    /// Names and readers follow the tables. Returns what went wrong.
+    async fn put_in_force(&mut self, snapshot: &Arc<Snapshot>, outcome: &Outcome) -> Option<String> {
+        self.desired.store(Some(Arc::clone(&outcome.desired)));
+        let news = !Arc::ptr_eq(&*self.snapshot.borrow(), snapshot);
+        if news {
+            self.names.zone.store(Arc::new(Zone::compile(snapshot)));
+            self.snapshot.send_replace(Arc::clone(snapshot));
+        }
+        if news {
+            self.keep_warm();
+        }
+        if self.config.dns.enabled && self.names.server.is_none() {
+            let (zone, counters) = (Arc::clone(&self.names.zone), Arc::clone(&self.names.counters));
+            match dns::start(names::settings(&self.config), zone, counters, self.stop.clone()).await {
+                Ok(server) => self.names.server = Some(server),
+                Err(error) => return Some(error.to_string()),
+            }
+        }
+        None
+    }
+
+    fn measure(&mut self, snapshot: &Arc<Snapshot>, outcome: &Outcome, took: Duration) {
+        let phases = [metrics::Phase::Compile, metrics::Phase::Diff, metrics::Phase::Apply];
+        for (phase, duration) in phases.into_iter().zip(outcome.phases) {
+            self.metrics.phase(phase, duration);
+        }
+        self.metrics.synced(if outcome.problems.is_empty() {
+            metrics::Outcome::Ok
+        } else {
+            metrics::Outcome::Partial
+        });
+        let mut changed = false;
+        self.status.send_modify(|status| {
+            let before = status.provider.as_ref().map(|p| p.applied);
+            status::synced(status, &self.config, snapshot, outcome, took.as_secs_f64() * 1000.0);
+            changed = status.provider.as_ref().map(|p| p.applied) != before;
+            let listen = self.names.server.as_ref().map_or(&[][..], |s| s.addresses());
+            if self.config.dns.enabled {
+                status.dns = Some(status::dns(listen, &self.names.zone, snapshot, &self.names.counters));
+                status.ready &= self.names.server.is_some();
+            }
+        });
+        if changed {
+            let since = self.provider.borrow().last_change;
+            self.metrics
+                .propagated(SystemTime::now().duration_since(since).unwrap_or_default());
+        }
+        if outcome.writes > 0 {
+            tracing::info!(target: "lb::sync", generation = snapshot.generation, writes = outcome.writes,
+                milliseconds = took.as_millis() as u64, services = snapshot.services.len(), "synchronised");
+        }
+        let backends: usize = snapshot.services.iter().map(|s| s.backends.len()).sum();
+        self.notifier.status(format!(
+            "generation {}: {} services, {backends} backends{}",
+            snapshot.generation,
+            snapshot.services.len(),
+            if outcome.problems.is_empty() {
+                ""
+            } else {
+                "; incomplete"
+            }
+        ));
+        if self.status.borrow().ready {
+            self.notifier.ready();
+        }
+    }
+
+    fn counted(&mut self, census: Result<Census, StoreError>) {
+        match census {
+            Ok(census) => {
+                self.metrics.evicted(Eviction::Expired, census.expired);
+                self.metrics.evicted(Eviction::Orphan, census.orphans);
+                self.synchronizer.reusable = census.reusable;
+            }
+            Err(error) => tracing::warn!(target: "lb::datapath", %error, "cannot walk through the flows"),
+        }
+    }
+
+    fn keep_warm(&self) {
+        let Some(snapshot) = self.provider.borrow().snapshot.clone() else {
+            return;
+        };
+        let peers = surroundings::tunnel_peers(&self.config, &snapshot);
+        let netlink = self.synchronizer.netlink.clone();
+        tokio::spawn(async move { netlink.keep_warm(peers).await });
+    }
+
+    async fn end(mut self) {
+        self.notifier.stopping();
+        self.status.send_modify(|status| status.ready = false);
+        if let Some(server) = self.names.server.take() {
+            let _ = tokio::time::timeout(GRACE, server.shutdown()).await;
+        }
+        self.tasks.close();
+        if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
+            tracing::debug!(target: "lb::agent", "readers were cut off");
+        }
+        tracing::info!(target: "lb::agent", "stopped; programs and tables stay in the kernel and keep forwarding");
+    }
+}
+
+/// Walks through the flows on a thread of its own, until the sender that is returned is dropped.
+#[allow(clippy::type_complexity, reason = "two ends of two channels")]
+fn collector(store: Store) -> Result<(std::sync::mpsc::Sender<()>, mpsc::Receiver<Result<Census, StoreError>>)> {
+    let (end, ended) = std::sync::mpsc::channel();
+    let (publish, census) = mpsc::channel(1);
+    std::thread::Builder::new()
+        .name("lb-collect".into())
+        .spawn(move || {
+            collect::run(Collector::new(store), COLLECT, &ended, |result| {
+                let _ = publish.blocking_send(result);
+            });
+        })
+        .context("cannot start a thread")?;
+    Ok((end, census))
+}
+
+/// What differs between the tables and what is desired, computed when somebody asks.
+fn plan_reader(desired: Arc<ArcSwapOption<Desired>>, view: Arc<View>) -> admin::PlanReader {
+    Arc::new(move || {
+        let Some(desired) = desired.load_full() else {
+            let error = api::Error::new(api::Code::Unavailable, "there is no valid cluster state yet");
+            return Err(error.hint("`lbctl status` says what is wrong with it"));
+        };
+        let plan = plan::diff(&desired, &Actual::read(&*view)?);
+        Ok(api::Plan {
+            steps: plan.ops.len() as u64,
+            text: plan.to_string(),
+            plan: serde_json::to_value(&plan).unwrap_or_default(),
+        })
+    })
+}
+
+async fn report<E: std::fmt::Display>(name: &'static str, server: impl Future<Output = Result<(), E>>) {
+    if let Err(error) = server.await {
+        tracing::error!(target: "lb::agent", name, %error, "a listener has ended");
+    }
+}

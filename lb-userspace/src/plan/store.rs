@@ -44,4 +44,8 @@ pub trait WriteTables: ReadTables {
     where
         T::Key: aya::Pod,
         T::Value: aya::Pod + Default;
+
+    /// Returns when no program that began before the call is still running, so that what it may have read of the
+    /// tables can go. In the kernel that is a grace period of RCU; where nothing runs beside, there is nothing to wait for.
+    fn settle(&mut self) {}
 }

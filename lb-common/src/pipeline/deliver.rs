@@ -1,0 +1,200 @@
+//! The last steps to a backend or a client: rewrite, and choose the way out.
+
+use super::Work;
+use super::tunnel::{self, Outgoing};
+use crate::abi::{BACKEND_LOCAL, Backend, INTERFACE_BRIDGED, INTERFACE_PEER, NETWORK_NODE, Node};
+use crate::address::Address;
+use crate::flow::Chosen;
+use crate::tables::{Env, NextHop, Route, Tables};
+use crate::verdict::{Action, Reason, Verdict};
+use crate::wire::parse::Headers;
+use crate::wire::rewrite::{self, Translation};
+use crate::wire::{Hook, Packet};
+
+/// Sends a client's packet to its backend: here, or through the tunnel.
+#[inline(always)]
+pub(super) fn to_backend<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    env: &Env,
+    work: &mut Work,
+    chosen: &Chosen,
+) -> Verdict {
+    let Some(backend) = tables.backend(chosen.backend) else {
+        return Verdict::drop(Reason::DropBackendGone);
+    };
+    if backend.flags & BACKEND_LOCAL != 0 {
+        if P::HOOK == Hook::Xdp {
+            return Verdict::pass(Reason::PassToTc);
+        }
+        return to_local(packet, tables, env, &mut work.headers, chosen, &backend);
+    }
+    let node = backend.node;
+    tunnel::send(
+        packet,
+        tables,
+        env,
+        work,
+        &Outgoing {
+            backend,
+            reply: None,
+            node,
+            service: chosen.service,
+        },
+    )
+}
+
+/// What becomes of the addresses on the way to the backend.
+#[inline(always)]
+fn forward_translation(h: &Headers, chosen: &Chosen, backend: &Backend) -> Translation {
+    Translation {
+        source: if chosen.hairpin {
+            h.tuple.destination
+        } else {
+            h.tuple.source
+        },
+        destination: backend.address,
+        source_port: chosen.source_port,
+        destination_port: backend.port,
+    }
+}
+
+/// Delivers to a backend on this node (tc).
+#[inline(always)]
+pub(super) fn to_local<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    env: &Env,
+    h: &mut Headers,
+    chosen: &Chosen,
+    backend: &Backend,
+) -> Verdict {
+    if h.ttl <= 1 {
+        return Verdict::drop(Reason::DropTtl);
+    }
+    tables.count_service(chosen.service, 0, h.ip_length, false);
+    let done = rewrite::untag(packet, h)
+        .and_then(|()| rewrite::translate(packet, h, &forward_translation(h, chosen, backend)))
+        .and_then(|()| rewrite::decrement_ttl(packet, h));
+    if done.is_none() {
+        return Verdict::drop(Reason::DropRewrite);
+    }
+    let ifindex = backend.ifindex;
+    if chosen.hairpin && ifindex == env.ifindex {
+        return turn_back(packet, Reason::Hairpin);
+    }
+    if ifindex != 0 && backend.mac != [0; 6] {
+        if let Some(interface) = tables.interface(ifindex) {
+            if rewrite::set_macs(packet, backend.mac, interface.mac).is_none() {
+                return Verdict::drop(Reason::DropRewrite);
+            }
+            return if interface.flags & INTERFACE_PEER != 0 {
+                Verdict::redirect(Action::RedirectPeer, Reason::ForwardLocal, ifindex)
+            } else {
+                Verdict::redirect(Action::Redirect, Reason::ForwardLocal, ifindex)
+            };
+        }
+    }
+    // A workload whose interface the agent does not know yet: the kernel's own route leads there.
+    let route = tables.route(&h.tuple.source, &h.tuple.destination, h.tuple.v6);
+    by_route(packet, env, &route, Reason::ForwardLocal)
+}
+
+/// Translates a VIP's packet inside its network and lets the network carry it on.
+#[inline(always)]
+pub(super) fn inside_network<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    h: &mut Headers,
+    chosen: &Chosen,
+    interface_flags: u32,
+) -> Verdict {
+    let Some(backend) = tables.backend(chosen.backend) else {
+        return Verdict::drop(Reason::DropBackendGone);
+    };
+    tables.count_service(chosen.service, 0, h.ip_length, false);
+    if rewrite::translate(packet, h, &forward_translation(h, chosen, &backend)).is_none() {
+        return Verdict::drop(Reason::DropRewrite);
+    }
+    if chosen.hairpin {
+        return turn_back(packet, Reason::Hairpin);
+    }
+    if interface_flags & INTERFACE_BRIDGED != 0 && backend.mac != [0; 6] && packet.store(0, backend.mac).is_none() {
+        return Verdict::drop(Reason::DropRewrite);
+    }
+    Verdict::continue_(Reason::ForwardNetwork)
+}
+
+/// Sends a complete IP packet from this node to `destination`.
+#[inline(always)]
+pub(super) fn to_client<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    env: &Env,
+    h: &Headers,
+    reason: Reason,
+) -> Verdict {
+    let route = tables.route(&h.tuple.source, &h.tuple.destination, h.tuple.v6);
+    by_route(packet, env, &route, reason)
+}
+
+/// Back out of the interface that the packet came from.
+#[inline(always)]
+pub(super) fn turn_back<P: Packet>(packet: &mut P, reason: Reason) -> Verdict {
+    match rewrite::swap_macs(packet) {
+        Some(()) => Verdict::transmit(reason),
+        None => Verdict::drop(Reason::DropRewrite),
+    }
+}
+
+/// Follows a route.
+#[inline(always)]
+pub(super) fn by_route<P: Packet>(packet: &mut P, env: &Env, route: &Route, reason: Reason) -> Verdict {
+    match route.hop {
+        NextHop::Resolved => {
+            if rewrite::set_macs(packet, route.destination, route.source).is_none() {
+                return Verdict::drop(Reason::DropRewrite);
+            }
+            if route.ifindex == env.ifindex {
+                Verdict::transmit(reason)
+            } else {
+                Verdict::redirect(Action::Redirect, reason, route.ifindex)
+            }
+        }
+        NextHop::Unresolved => Verdict::redirect(Action::RedirectNeighbour, reason, route.ifindex),
+        NextHop::Local => Verdict::continue_(reason),
+        NextHop::None => Verdict::drop(Reason::DropNoRoute),
+    }
+}
+
+/// Whether XDP can follow the route by itself: the neighbour is known, and the frame leaves by an interface that takes
+/// frames from XDP.
+#[inline(always)]
+pub(super) fn xdp_can_follow<T: Tables>(tables: &T, env: &Env, route: &Route) -> Result<(), Reason> {
+    match route.hop {
+        NextHop::Resolved if route.ifindex == env.ifindex => Ok(()),
+        NextHop::Resolved => match tables.interface(route.ifindex) {
+            Some(i) if i.network == NETWORK_NODE && i.flags == 0 => Ok(()),
+            _ => Err(Reason::PassToTc),
+        },
+        NextHop::Unresolved => Err(Reason::PassUnresolved),
+        NextHop::Local | NextHop::None => Err(Reason::PassToTc),
+    }
+}
+
+/// An address of `node` in the wanted family, else in the other.
+#[inline(always)]
+pub(super) fn tunnel_address(node: &Node, v6: bool) -> Option<Address> {
+    let (first, second) = if v6 {
+        (node.tunnel_v6, node.tunnel_v4)
+    } else {
+        (node.tunnel_v4, node.tunnel_v6)
+    };
+    if first != Address::ANY {
+        Some(first)
+    } else if second != Address::ANY {
+        Some(second)
+    } else {
+        None
+    }
+}

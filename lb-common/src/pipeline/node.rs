@@ -1,0 +1,28 @@
+//! Packets that arrive at the node from outside.
+
+use super::{Work, published, tunnel};
+use crate::abi::UDP;
+use crate::tables::{Env, Tables};
+use crate::verdict::{Reason, Verdict};
+use crate::wire::{Packet, parse};
+
+/// A frame on a node interface, on XDP or tc ingress.
+#[inline(always)]
+pub fn ingress<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work) -> Verdict {
+    if let Some(reason) = parse::frame(packet, &mut work.headers) {
+        return Verdict::pass(reason);
+    }
+    let h = &work.headers;
+    if !h.balanced() {
+        return Verdict::pass(Reason::PassProtocol);
+    }
+    if h.tuple.protocol == UDP {
+        let Some(settings) = tables.settings() else {
+            return Verdict::pass(Reason::PassInterface);
+        };
+        if h.tuple.destination_port == settings.tunnel_port {
+            return tunnel::receive(packet, tables, env, work);
+        }
+    }
+    published(packet, tables, env, work)
+}

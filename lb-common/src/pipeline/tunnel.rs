@@ -1,0 +1,326 @@
+//! Packets between nodes: into the tunnel, and out of it.
+
+use super::deliver::{self, by_route, tunnel_address, xdp_can_follow};
+use super::{Work, is_local, published_key};
+use crate::abi::{BACKEND_GONE, BACKEND_LOCAL, Backend, EndpointKey, NETWORK_NODE, NODE_LOCAL, Reply, TCP};
+use crate::address::Address;
+use crate::answer::too_big;
+use crate::flow::{self, Chosen};
+use crate::tables::{Env, FlowEntry, Route, Tables};
+use crate::track::{self, Side};
+use crate::verdict::{Kind, Reason, Verdict};
+use crate::wire::parse::{self, Headers};
+use crate::wire::rewrite::Translation;
+use crate::wire::tunnel::{self, Direction, Label, Outer};
+use crate::wire::{ETHERNET, Hook, Packet, mss, rewrite, tcp};
+
+/// What [`send`] needs to know beside the packet.
+pub(super) struct Outgoing<T: Tables> {
+    /// The flow's backend.
+    pub(super) backend: T::Ref<Backend>,
+    /// The way back to the client, if the backend sent the packet; else a client did.
+    pub(super) reply: Option<T::Ref<Reply>>,
+    /// Id of the node to send to.
+    pub(super) node: u32,
+    /// Id of the service.
+    pub(super) service: u32,
+}
+
+/// The way of an encapsulated packet, worked out before the packet is touched.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Way {
+    outer: Outer,
+    route: Route,
+    /// Largest IP packet that fits.
+    room: usize,
+}
+
+/// Translates and encapsulates a packet to another node. A packet that does not fit is answered as it came.
+#[inline(always)]
+pub(super) fn send<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    env: &Env,
+    work: &mut Work,
+    out: &Outgoing<T>,
+) -> Verdict {
+    if let Err(reason) = find_way(packet, tables, env, work, out) {
+        return match reason {
+            Reason::AnswerTooBig => too_big(packet, &mut work.headers, work.way.room as u16),
+            reason => by_reason(reason),
+        };
+    }
+    tables.count_service(out.service, 0, work.headers.ip_length, out.reply.is_some());
+    let mut reason = Reason::ForwardTunnel;
+    if let Some(reply) = &out.reply {
+        reason = Reason::ReplyTunnel;
+        let done = rewrite::untag(packet, &mut work.headers)
+            .and_then(|()| rewrite::translate(packet, &mut work.headers, &Translation::back(reply)));
+        if done.is_none() {
+            return Verdict::drop(Reason::DropRewrite);
+        }
+    }
+    match wrap(packet, work, &out.backend, reason) {
+        Some(()) => by_route(packet, env, &work.way.route, reason),
+        None => Verdict::drop(Reason::DropRewrite),
+    }
+}
+
+/// Pass or drop.
+#[inline(always)]
+fn by_reason(reason: Reason) -> Verdict {
+    match reason.kind() {
+        Kind::Pass => Verdict::pass(reason),
+        _ => Verdict::drop(reason),
+    }
+}
+
+/// Works out the outer header and the route.
+#[inline(never)]
+fn find_way<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    env: &Env,
+    work: &mut Work,
+    out: &Outgoing<T>,
+) -> Result<(), Reason> {
+    let h = &work.headers;
+    let (Some(settings), Some(node)) = (tables.settings(), tables.node(out.node)) else {
+        return Err(Reason::DropNoTunnel);
+    };
+    let Some(remote) = tunnel_address(&node, h.tuple.v6) else {
+        return Err(Reason::DropNoTunnel);
+    };
+    let v6 = !remote.is_v4();
+    let Some(local) = own_address(tables, h, out, v6) else {
+        return Err(Reason::DropNoTunnel);
+    };
+    if h.ttl <= 1 {
+        return Err(Reason::DropTtl);
+    }
+    let room = (settings.tunnel_mtu as usize).saturating_sub(tunnel::overhead(v6));
+    work.way.room = room;
+    let segment = packet.segment();
+    let length = if segment == 0 {
+        h.ip_length
+    } else {
+        h.l4 - h.l3 + h.l4_length + segment
+    };
+    if length > room {
+        return Err(Reason::AnswerTooBig);
+    }
+    work.way.outer = Outer {
+        source: local,
+        destination: remote,
+        source_port: 0xc000 | (h.tuple.hash() & 0x3fff) as u16,
+        port: settings.tunnel_port,
+    };
+    work.way.route = tables.route(&local, &remote, v6);
+    if P::HOOK == Hook::Xdp {
+        return xdp_can_follow(tables, env, &work.way.route);
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn wrap<P: Packet>(packet: &mut P, work: &mut Work, backend: &Backend, reason: Reason) -> Option<()> {
+    let h = &mut work.headers;
+    rewrite::untag(packet, h)?;
+    if h.tuple.protocol == TCP && h.flags & tcp::SYN != 0 {
+        let headers = h.l4 - h.l3 + 20;
+        mss::clamp(packet, h, work.way.room.saturating_sub(headers) as u16)?;
+    }
+    rewrite::decrement_ttl(packet, h)?;
+    let direction = if matches!(reason, Reason::ReplyTunnel) {
+        Direction::Reply
+    } else {
+        Direction::Forward
+    };
+    let label = Label {
+        direction,
+        port: backend.port,
+        network: backend.network,
+        backend: backend.address,
+    };
+    tunnel::encapsulate(packet, h.tuple.v6, packet.len() - ETHERNET, &work.way.outer, &label)
+}
+
+/// This node's address in the tunnel's family: the one that the client speaks to if it is, else the node's own.
+#[inline(always)]
+fn own_address<T: Tables>(tables: &T, h: &Headers, out: &Outgoing<T>, v6: bool) -> Option<Address> {
+    let node = if out.reply.is_some() {
+        out.backend.node
+    } else if h.tuple.v6 == v6 {
+        return Some(h.tuple.destination);
+    } else {
+        tables.address(&h.tuple.destination)?.node
+    };
+    let node = tables.node(node)?;
+    let address = if v6 { node.tunnel_v6 } else { node.tunnel_v4 };
+    if address == Address::ANY { None } else { Some(address) }
+}
+
+/// A UDP packet to the tunnel's port on a node interface.
+#[inline(always)]
+pub(super) fn receive<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work) -> Verdict {
+    let h = &mut work.headers;
+    if !is_local(tables, &h.tuple.destination) {
+        return Verdict::pass(Reason::PassNotService);
+    }
+    let Some((label, inner_v6)) = tunnel::label(packet, h.l4) else {
+        // Another tunnel may share the port (Swarm's VXLAN).
+        return Verdict::pass(Reason::PassNotService);
+    };
+    let sender = match tables.address(&h.tuple.source) {
+        Some(a) if a.flags & NODE_LOCAL == 0 => a.node,
+        _ => return Verdict::drop(Reason::DropTunnelSource),
+    };
+    if P::HOOK == Hook::Xdp {
+        if h.tagged {
+            return Verdict::pass(Reason::PassVlan);
+        }
+        if label.direction == Direction::Forward {
+            return Verdict::pass(Reason::PassToTc);
+        }
+    }
+    if rewrite::untag(packet, h).is_none() {
+        return Verdict::drop(Reason::DropRewrite);
+    }
+    let offset = tunnel::inner(h.l4);
+    // The outer headers are done with.
+    if parse::ip(packet, offset, inner_v6, h).is_some() || !h.balanced() {
+        return Verdict::drop(Reason::DropTunnelMalformed);
+    }
+    h.tuple.network = NETWORK_NODE;
+    if label.direction == Direction::Forward {
+        forward(packet, tables, env, work, &label, sender)
+    } else {
+        reply(packet, tables, env, h, sender)
+    }
+}
+
+/// Strips everything before the inner packet.
+#[inline(always)]
+fn unwrap<P: Packet>(packet: &mut P, inner: &mut Headers) -> Option<()> {
+    packet.remove(inner.l3 - ETHERNET, inner.tuple.v6)?;
+    packet.store(12, inner.ethertype().to_be_bytes())?;
+    inner.l4 = inner.l4 - inner.l3 + ETHERNET;
+    inner.l3 = ETHERNET;
+    Some(())
+}
+
+/// A client's packet that its entry node sends to a backend of ours (tc).
+#[inline(always)]
+fn forward<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    env: &Env,
+    work: &mut Work,
+    label: &Label,
+    sender: u32,
+) -> Verdict {
+    // A node speaks for its own frontends alone.
+    match tables.address(&work.headers.tuple.destination) {
+        Some(a) if a.node == sender => {}
+        _ => return Verdict::drop(Reason::DropTunnelFrontend),
+    }
+    let chosen = match known(tables, env, &work.headers, label, sender) {
+        Some(chosen) => chosen,
+        None => match admit(tables, env, work, label, sender) {
+            Ok(chosen) => chosen,
+            Err(reason) => return Verdict::drop(reason),
+        },
+    };
+    let Some(backend) = tables.backend(chosen.backend) else {
+        return Verdict::drop(Reason::DropBackendGone);
+    };
+    let inner = &mut work.headers;
+    match unwrap(packet, inner) {
+        Some(()) => deliver::to_local(packet, tables, env, inner, &chosen, &backend),
+        None => Verdict::drop(Reason::DropRewrite),
+    }
+}
+
+/// Writes down the flow that the entry node has opened.
+#[inline(always)]
+fn admit<T: Tables>(tables: &T, env: &Env, work: &mut Work, label: &Label, sender: u32) -> Result<Chosen, Reason> {
+    let (service, backend) = named(tables, &work.headers, label)?;
+    work.opening.service = service;
+    work.opening.origin = sender + 1;
+    work.opening.chosen.backend = backend;
+    match flow::open(tables, env, &mut work.headers, &mut work.opening) {
+        None => Ok(work.opening.chosen),
+        Some(reason) => Err(reason),
+    }
+}
+
+/// Ids of the service and of the backend that a label names: published, on this node, not gone.
+#[inline(always)]
+fn named<T: Tables>(tables: &T, inner: &Headers, label: &Label) -> Result<(u32, u32), Reason> {
+    let Some(frontend) = tables.frontend(&published_key(&inner.tuple)) else {
+        return Err(Reason::DropTunnelFrontend);
+    };
+    let key = EndpointKey {
+        address: label.backend,
+        network: label.network,
+        port: label.port,
+        protocol: inner.tuple.protocol,
+        family: if inner.tuple.v6 { 6 } else { 4 },
+    };
+    let Some(id) = tables.local_backend(&key) else {
+        return Err(Reason::DropTunnelBackend);
+    };
+    match tables.backend(id) {
+        Some(b) if b.flags & BACKEND_LOCAL != 0 && b.state != BACKEND_GONE => Ok((frontend.service, id)),
+        _ => Err(Reason::DropTunnelBackend),
+    }
+}
+
+/// The backend of a tunnelled flow that is in the table and is the one that the entry node means.
+#[inline(always)]
+fn known<T: Tables>(tables: &T, env: &Env, inner: &Headers, label: &Label, sender: u32) -> Option<Chosen> {
+    let entry = tables.flow(&inner.tuple)?;
+    let flow = entry.load();
+    if track::expired(&flow, env.now) || flow.origin != sender + 1 || flow::reopens(&flow, inner) {
+        return None;
+    }
+    let backend = tables.backend(flow.backend)?;
+    if backend.generation != flow.generation
+        || backend.state == BACKEND_GONE
+        || backend.address != label.backend
+        || backend.port != label.port
+        || backend.network != label.network
+    {
+        return None;
+    }
+    track::observe(tables, env, &entry, &flow, inner, Side::Client);
+    Some(Chosen::of(&flow))
+}
+
+/// A reply that a backend's node sends back for a flow of ours.
+#[inline(always)]
+fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, inner: &mut Headers, sender: u32) -> Verdict {
+    let Some(entry) = tables.flow(&inner.tuple.reversed()) else {
+        return Verdict::drop(Reason::DropTunnelFrontend);
+    };
+    let flow = entry.load();
+    match tables.backend(flow.backend) {
+        Some(b) if b.node == sender && b.generation == flow.generation => {}
+        _ => return Verdict::drop(Reason::DropTunnelFrontend),
+    }
+    if inner.ttl <= 1 {
+        return Verdict::drop(Reason::DropTtl);
+    }
+    let route = tables.route(&inner.tuple.source, &inner.tuple.destination, inner.tuple.v6);
+    if P::HOOK == Hook::Xdp {
+        if let Err(reason) = xdp_can_follow(tables, env, &route) {
+            return Verdict::pass(reason);
+        }
+    }
+    track::observe(tables, env, &entry, &flow, inner, Side::Backend);
+    tables.count_service(flow.service, 0, inner.ip_length, true);
+    match unwrap(packet, inner).and_then(|()| rewrite::decrement_ttl(packet, inner)) {
+        Some(()) => by_route(packet, env, &route, Reason::ReplyFromTunnel),
+        None => Verdict::drop(Reason::DropRewrite),
+    }
+}

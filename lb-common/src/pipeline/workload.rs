@@ -1,0 +1,182 @@
+//! Packets that a workload sends and receives.
+
+use super::deliver::{self, turn_back};
+use super::tunnel::{self, Outgoing};
+use super::{Found, Work, find, open, published};
+use crate::abi::{Backend, EndpointKey, Flow, INTERFACE_WORKLOAD, Interface, REPLY_HAIRPIN, REPLY_VIP, Reply, TCP};
+use crate::answer::{arp, echo, neighbour, refuse};
+use crate::flow;
+use crate::tables::{Env, FlowEntry, Tables};
+use crate::track::{self, Side};
+use crate::verdict::{Reason, Verdict};
+use crate::wire::parse::{self, Headers};
+use crate::wire::rewrite::{self, Translation};
+use crate::wire::{Packet, ethertype, protocol};
+
+/// A frame that a workload sent: tc ingress on the host side of its interface.
+#[inline(always)]
+pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work) -> Verdict {
+    let interface = match tables.interface(env.ifindex) {
+        Some(i) if i.flags & INTERFACE_WORKLOAD != 0 => i,
+        _ => return Verdict::pass(Reason::PassInterface),
+    };
+    if let Some((ethertype::ARP, l3, false)) = parse::ethernet(packet) {
+        return arp::answer(packet, tables, &interface, l3);
+    }
+    if let Some(reason) = parse::frame(packet, &mut work.headers) {
+        return Verdict::pass(reason);
+    }
+    let h = &mut work.headers;
+    // A workload has no business with tags.
+    if h.tagged {
+        return Verdict::pass(Reason::PassVlan);
+    }
+    if !h.balanced() {
+        return control(packet, tables, &interface, h);
+    }
+    h.tuple.network = interface.network;
+    let key = EndpointKey {
+        address: h.tuple.destination,
+        network: interface.network,
+        port: h.tuple.destination_port,
+        protocol: h.tuple.protocol,
+        family: if h.tuple.v6 { 6 } else { 4 },
+    };
+    let chosen = match find(tables, env, h, &key) {
+        Found::Nothing => return beside_vips(packet, tables, env, work, &interface),
+        Found::Refused(reason) => Err(reason),
+        Found::Flow(chosen) => Ok(chosen),
+        Found::Service(service) => open(tables, env, work, service),
+    };
+    match chosen {
+        Ok(chosen) => deliver::inside_network(packet, tables, &mut work.headers, &chosen, interface.flags),
+        Err(reason) => refuse(packet, &mut work.headers, reason),
+    }
+}
+
+/// What is not for a VIP's port: replies, published ports, other ports of a VIP, everything else.
+#[inline(always)]
+fn beside_vips<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    env: &Env,
+    work: &mut Work,
+    interface: &Interface,
+) -> Verdict {
+    if let Some(reply) = tables.reply(&work.headers.tuple) {
+        if reply.kind == REPLY_VIP {
+            return Verdict::pass(Reason::PassNetwork);
+        }
+        if let Some(verdict) = reply_out(packet, tables, env, work, reply) {
+            return verdict;
+        }
+    }
+    let h = &mut work.headers;
+    if tables.is_vip(&h.tuple.destination, interface.network) {
+        let tcp = h.tuple.protocol == TCP;
+        return refuse(
+            packet,
+            h,
+            if tcp {
+                Reason::ResetNoPort
+            } else {
+                Reason::UnreachableNoPort
+            },
+        );
+    }
+    published(packet, tables, env, work)
+}
+
+/// Echo and neighbour discovery for VIPs.
+#[inline(always)]
+fn control<P: Packet, T: Tables>(packet: &mut P, tables: &T, interface: &Interface, h: &Headers) -> Verdict {
+    let v6 = h.tuple.protocol == protocol::ICMPV6;
+    if v6 && h.flags == neighbour::SOLICITATION {
+        return neighbour::answer(packet, tables, interface, h);
+    }
+    let request = if v6 { echo::REQUEST_V6 } else { echo::REQUEST_V4 };
+    if h.flags == request && tables.is_vip(&h.tuple.destination, interface.network) {
+        return echo::answer(packet, h);
+    }
+    Verdict::pass(Reason::PassProtocol)
+}
+
+/// The live flow behind a reply whose sender is its backend, and the backend.
+#[inline(always)]
+fn flow_of<T: Tables>(tables: &T, env: &Env, reply: &Reply, h: &Headers) -> Option<(Flow, T::Ref<Backend>)> {
+    let entry = tables.flow(&flow::flow_tuple(reply, &h.tuple))?;
+    let flow = entry.load();
+    let backend = tables.backend(flow.backend)?;
+    if track::expired(&flow, env.now) || !flow::answers(&backend, &flow, &h.tuple) {
+        return None;
+    }
+    track::observe(tables, env, &entry, &flow, h, Side::Backend);
+    Some((flow, backend))
+}
+
+/// Translates a backend's reply of a published or hairpin flow, and sends it on. `None`: its flow is gone.
+#[inline(always)]
+fn reply_out<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    env: &Env,
+    work: &mut Work,
+    reply: T::Ref<Reply>,
+) -> Option<Verdict> {
+    let (flow, backend) = flow_of(tables, env, &reply, &work.headers)?;
+    if flow.origin != 0 {
+        let out = Outgoing {
+            backend,
+            reply: Some(reply),
+            node: flow.origin - 1,
+            service: flow.service,
+        };
+        return Some(tunnel::send(packet, tables, env, work, &out));
+    }
+    let h = &mut work.headers;
+    if h.ttl <= 1 {
+        return Some(Verdict::drop(Reason::DropTtl));
+    }
+    tables.count_service(flow.service, 0, h.ip_length, true);
+    if rewrite::translate(packet, h, &Translation::back(&reply)).is_none() {
+        return Some(Verdict::drop(Reason::DropRewrite));
+    }
+    if reply.kind == REPLY_HAIRPIN {
+        return Some(turn_back(packet, Reason::Hairpin));
+    }
+    if rewrite::decrement_ttl(packet, h).is_none() {
+        return Some(Verdict::drop(Reason::DropRewrite));
+    }
+    Some(deliver::to_client(packet, tables, env, h, Reason::ReplyDirect))
+}
+
+/// A frame on its way to a workload: tc egress on the host side of its interface.
+#[inline(always)]
+pub fn to<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work) -> Verdict {
+    let interface = match tables.interface(env.ifindex) {
+        Some(i) if i.flags & INTERFACE_WORKLOAD != 0 => i,
+        _ => return Verdict::pass(Reason::PassInterface),
+    };
+    if let Some(reason) = parse::frame(packet, &mut work.headers) {
+        return Verdict::pass(reason);
+    }
+    let h = &mut work.headers;
+    if !h.balanced() {
+        return Verdict::pass(Reason::PassProtocol);
+    }
+    h.tuple.network = interface.network;
+    let Some(reply) = tables.reply(&h.tuple) else {
+        return Verdict::pass(Reason::PassNotService);
+    };
+    if reply.kind != REPLY_VIP {
+        return Verdict::pass(Reason::PassNotService);
+    }
+    let Some((flow, _)) = flow_of(tables, env, &reply, h) else {
+        return Verdict::pass(Reason::PassNotService);
+    };
+    if rewrite::translate(packet, h, &Translation::back(&reply)).is_none() {
+        return Verdict::drop(Reason::DropRewrite);
+    }
+    tables.count_service(flow.service, 0, h.ip_length, true);
+    Verdict::continue_(Reason::ReplyVip)
+}

@@ -1,0 +1,114 @@
+//! The trait through which the pipeline reads and writes tables, and asks the kernel for a route.
+
+use core::ops::Deref;
+
+use crate::abi::{
+    Backend, EndpointKey, Flow, Frontend, Interface, Node, NodeAddress, Reply, Service, Settings, SlotKey,
+};
+use crate::address::Address;
+use crate::tuple::Tuple;
+
+/// A flow in its table; changes go straight there.
+pub trait FlowEntry {
+    /// All of it.
+    fn load(&self) -> Flow;
+    /// Notes a packet.
+    fn set_last_seen(&self, tick: u32);
+    /// Moves it to another state with another timeout.
+    fn set_state(&self, state: u8, flags: u8, timeout: u32);
+}
+
+/// What became of an insert.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Insert {
+    /// It is there.
+    Done,
+    /// Another one was there first, and stays.
+    Exists,
+    /// The table is full.
+    Full,
+}
+
+/// Where the kernel would send a packet. Flat, because the verifier refuses to store what one variant leaves unset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Route {
+    /// What is known of the next hop.
+    pub hop: NextHop,
+    /// Interface to leave by; 0 if none.
+    pub ifindex: u32,
+    /// The interface's own MAC, if the next hop is resolved.
+    pub source: [u8; 6],
+    /// The next hop's MAC, if it is resolved.
+    pub destination: [u8; 6],
+}
+
+/// What is known of a next hop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum NextHop {
+    /// There is no route.
+    #[default]
+    None,
+    /// Its MAC.
+    Resolved,
+    /// Its interface; the MAC is to be resolved.
+    Unresolved,
+    /// It is the node itself.
+    Local,
+}
+
+/// The tables. Reads give references that stay valid while the packet is processed.
+pub trait Tables {
+    /// A value read from a table.
+    type Ref<T: Copy + 'static>: Deref<Target = T>;
+    /// A flow in its table.
+    type Entry: FlowEntry;
+
+    /// The settings.
+    fn settings(&self) -> Option<Self::Ref<Settings>>;
+    /// By interface index.
+    fn interface(&self, ifindex: u32) -> Option<Self::Ref<Interface>>;
+    /// By address, port and protocol.
+    fn frontend(&self, key: &EndpointKey) -> Option<Self::Ref<Frontend>>;
+    /// By id.
+    fn service(&self, id: u32) -> Option<Self::Ref<Service>>;
+    /// Backend id in a slot.
+    fn slot(&self, key: &SlotKey) -> Option<u32>;
+    /// Takes the next number of a service; each is given once, whatever CPU asks.
+    fn ticket(&self, service: u32) -> Option<u64>;
+    /// By id.
+    fn backend(&self, id: u32) -> Option<Self::Ref<Backend>>;
+    /// Id of the backend on this node with that address.
+    fn local_backend(&self, key: &EndpointKey) -> Option<u32>;
+    /// By id.
+    fn node(&self, id: u32) -> Option<Self::Ref<Node>>;
+    /// Whose address it is.
+    fn address(&self, address: &Address) -> Option<Self::Ref<NodeAddress>>;
+    /// Whether the address is a VIP of the network.
+    fn is_vip(&self, address: &Address, network: u32) -> bool;
+
+    /// By the client's tuple.
+    fn flow(&self, tuple: &Tuple) -> Option<Self::Entry>;
+    /// Creates a flow, or replaces it if `replace`.
+    fn insert_flow(&self, tuple: &Tuple, flow: &Flow, replace: bool) -> Insert;
+    /// Forgets a flow.
+    fn remove_flow(&self, tuple: &Tuple);
+    /// By the backend's tuple.
+    fn reply(&self, tuple: &Tuple) -> Option<Self::Ref<Reply>>;
+    /// Creates a reply, or replaces it if `replace`.
+    fn insert_reply(&self, tuple: &Tuple, reply: &Reply, replace: bool) -> Insert;
+
+    /// Adds to a service's counters.
+    fn count_service(&self, service: u32, flows: u32, bytes: usize, reply: bool);
+
+    /// Where the kernel would send a packet.
+    fn route(&self, source: &Address, destination: &Address, v6: bool) -> Route;
+}
+
+/// What the pipeline is told beside packet and tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Env {
+    /// Now, in ticks.
+    pub now: u32,
+    /// Interface that the packet is on.
+    pub ifindex: u32,
+}

@@ -1,0 +1,1 @@
+//! In-memory packets and tables, and the fixtures that every executor runs.

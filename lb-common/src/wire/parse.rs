@@ -1,0 +1,219 @@
+//! From bytes to [`Headers`], or to the reason why the balancer leaves the frame alone.
+
+use super::{ETHERNET, Packet, ethertype, protocol};
+use crate::abi::{TCP, UDP};
+use crate::address::Address;
+use crate::tuple::Tuple;
+use crate::verdict::Reason;
+
+/// What the pipeline needs of a packet's headers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Headers {
+    /// Offset of the IP header.
+    pub l3: usize,
+    /// Offset of the TCP, UDP or ICMP header.
+    pub l4: usize,
+    /// TCP flags; the type of an ICMP message.
+    pub flags: u8,
+    /// Length of the TCP header with options; 8 for UDP and ICMP.
+    pub l4_length: usize,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Length of the IP packet, header included.
+    pub ip_length: usize,
+    /// Carries a VLAN tag.
+    pub tagged: bool,
+    /// Addresses, ports and protocol; ports are 0 for ICMP. The network is the caller's to set.
+    pub tuple: Tuple,
+}
+
+impl Headers {
+    /// Offset of the TCP, UDP or ICMP checksum.
+    #[inline(always)]
+    pub fn checksum_offset(&self) -> usize {
+        self.l4
+            + match self.tuple.protocol {
+                TCP => 16,
+                UDP => 6,
+                _ => 2,
+            }
+    }
+
+    /// TCP or UDP.
+    #[inline(always)]
+    pub fn balanced(&self) -> bool {
+        self.tuple.protocol == TCP || self.tuple.protocol == UDP
+    }
+
+    /// Ethertype of the packet.
+    #[inline(always)]
+    pub fn ethertype(&self) -> u16 {
+        if self.tuple.v6 {
+            ethertype::IPV6
+        } else {
+            ethertype::IPV4
+        }
+    }
+}
+
+/// Ethertype behind at most one VLAN tag, the offset of what follows, and whether there is a tag.
+#[inline(always)]
+pub fn ethernet<P: Packet>(packet: &P) -> Option<(u16, usize, bool)> {
+    let kind = packet.load_u16(12)?;
+    if kind == ethertype::VLAN || kind == ethertype::QINQ {
+        return Some((packet.load_u16(16)?, ETHERNET + 4, true));
+    }
+    Some((kind, ETHERNET, packet.tagged()))
+}
+
+/// Reads the headers of a frame into `headers`. The reason says why the balancer has no use for it.
+#[inline(always)]
+pub fn frame<P: Packet>(packet: &P, headers: &mut Headers) -> Option<Reason> {
+    let Some((kind, l3, tagged)) = ethernet(packet) else {
+        return Some(Reason::PassMalformed);
+    };
+    let v6 = match kind {
+        ethertype::IPV4 => false,
+        ethertype::IPV6 => true,
+        _ => return Some(Reason::PassProtocol),
+    };
+    let reason = ip(packet, l3, v6, headers);
+    headers.tagged = tagged;
+    reason
+}
+
+/// Reads the IP packet at `l3` into `headers`.
+///
+/// A function of its own in the object: its many values would fill the stack of its callers.
+#[inline(never)]
+pub fn ip<P: Packet>(packet: &P, l3: usize, v6: bool, headers: &mut Headers) -> Option<Reason> {
+    match if v6 { ipv6(packet, l3) } else { ipv4(packet, l3) } {
+        Ok(read) => {
+            *headers = read;
+            None
+        }
+        Err(reason) => Some(reason),
+    }
+}
+
+/// Reads an IPv4 header (RFC 791) at `l3` and what follows it.
+#[inline(always)]
+fn ipv4<P: Packet>(packet: &P, l3: usize) -> Result<Headers, Reason> {
+    let (Some(h), Some([source, destination])) = (packet.load::<12>(l3), packet.load_words::<2>(l3 + 12)) else {
+        return Err(Reason::PassMalformed);
+    };
+    if h[0] >> 4 != 4 || h[0] & 15 < 5 {
+        return Err(Reason::PassMalformed);
+    }
+    if h[0] & 15 > 5 {
+        return Err(Reason::PassOptions);
+    }
+    let ip_length = u16::from_be_bytes([h[2], h[3]]) as usize;
+    if ip_length < 20 || l3 + ip_length > packet.len() {
+        return Err(Reason::PassMalformed);
+    }
+    // More fragments, or an offset.
+    if u16::from_be_bytes([h[6], h[7]]) & 0x3fff != 0 {
+        return Err(Reason::PassFragment);
+    }
+    let headers = Headers {
+        l3,
+        l4: l3 + 20,
+        flags: 0,
+        l4_length: 8,
+        ttl: h[8],
+        ip_length,
+        tagged: false,
+        tuple: Tuple {
+            v6: false,
+            source: Address::v4(source.to_ne_bytes()),
+            destination: Address::v4(destination.to_ne_bytes()),
+            source_port: 0,
+            destination_port: 0,
+            protocol: h[9],
+            network: 0,
+        },
+    };
+    transport(packet, headers, ip_length - 20, protocol::ICMP)
+}
+
+/// Reads an IPv6 header (RFC 8200) at `l3` and what follows it.
+#[inline(always)]
+fn ipv6<P: Packet>(packet: &P, l3: usize) -> Result<Headers, Reason> {
+    let Some(h) = packet.load::<8>(l3) else {
+        return Err(Reason::PassMalformed);
+    };
+    let (Some(source), Some(destination)) = (packet.load_v6(l3 + 8), packet.load_v6(l3 + 24)) else {
+        return Err(Reason::PassMalformed);
+    };
+    if h[0] >> 4 != 6 {
+        return Err(Reason::PassMalformed);
+    }
+    let payload = u16::from_be_bytes([h[4], h[5]]) as usize;
+    if l3 + 40 + payload > packet.len() {
+        return Err(Reason::PassMalformed);
+    }
+    match h[6] {
+        // Hop-by-hop, routing, authentication, destination options, mobility.
+        0 | 43 | 51 | 60 | 135 => return Err(Reason::PassOptions),
+        44 => return Err(Reason::PassFragment),
+        _ => {}
+    }
+    let headers = Headers {
+        l3,
+        l4: l3 + 40,
+        flags: 0,
+        l4_length: 8,
+        ttl: h[7],
+        ip_length: payload + 40,
+        tagged: false,
+        tuple: Tuple {
+            v6: true,
+            source,
+            destination,
+            source_port: 0,
+            destination_port: 0,
+            protocol: h[6],
+            network: 0,
+        },
+    };
+    transport(packet, headers, payload, protocol::ICMPV6)
+}
+
+#[inline(always)]
+fn transport<P: Packet>(packet: &P, mut headers: Headers, length: usize, icmp: u8) -> Result<Headers, Reason> {
+    let l4 = headers.l4;
+    if headers.tuple.protocol == TCP {
+        let Some(h) = packet.load::<14>(l4) else {
+            return Err(Reason::PassMalformed);
+        };
+        headers.l4_length = ((h[12] >> 4) as usize) * 4;
+        if headers.l4_length < 20 || headers.l4_length > length {
+            return Err(Reason::PassMalformed);
+        }
+        headers.tuple.source_port = u16::from_be_bytes([h[0], h[1]]);
+        headers.tuple.destination_port = u16::from_be_bytes([h[2], h[3]]);
+        headers.flags = h[13];
+    } else if headers.tuple.protocol == UDP {
+        let Some(h) = packet.load::<6>(l4) else {
+            return Err(Reason::PassMalformed);
+        };
+        let udp = u16::from_be_bytes([h[4], h[5]]) as usize;
+        if length < 8 || udp < 8 || udp > length {
+            return Err(Reason::PassMalformed);
+        }
+        headers.tuple.source_port = u16::from_be_bytes([h[0], h[1]]);
+        headers.tuple.destination_port = u16::from_be_bytes([h[2], h[3]]);
+    } else if headers.tuple.protocol == icmp {
+        let Some(h) = packet.load::<1>(l4) else {
+            return Err(Reason::PassMalformed);
+        };
+        if length < 8 {
+            return Err(Reason::PassMalformed);
+        }
+        headers.flags = h[0];
+    } else {
+        return Err(Reason::PassProtocol);
+    }
+    Ok(headers)
+}

@@ -1,0 +1,128 @@
+//! Changes of addresses, ports, TTL and Ethernet header, with their checksums.
+
+use super::checksum::{Diff, pseudo};
+use super::parse::Headers;
+use super::{ETHERNET, Packet};
+use crate::abi::{Reply, UDP};
+use crate::address::Address;
+
+/// Source and destination as they shall be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Translation {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Source port, host byte order.
+    pub source_port: u16,
+    /// Destination port, host byte order.
+    pub destination_port: u16,
+}
+
+impl Translation {
+    /// Source and destination of a backend's packet as the client knows them.
+    #[inline(always)]
+    pub fn back(reply: &Reply) -> Self {
+        Self {
+            source: reply.frontend,
+            destination: reply.client,
+            source_port: reply.frontend_port,
+            destination_port: reply.client_port,
+        }
+    }
+}
+
+/// Rewrites addresses and ports, and keeps `h` in step.
+///
+/// A function of its own in the object: inlined at each of its callers it would overflow their stack.
+#[inline(never)]
+pub fn translate<P: Packet>(packet: &mut P, h: &mut Headers, to: &Translation) -> Option<()> {
+    let addresses = Diff::ZERO
+        .change_address(&h.tuple.source, &to.source, h.tuple.v6)
+        .change_address(&h.tuple.destination, &to.destination, h.tuple.v6);
+    let ports = Diff::ZERO
+        .change_port(h.tuple.source_port, to.source_port)
+        .change_port(h.tuple.destination_port, to.destination_port);
+    packet.store_addresses(h.l3, &to.source, &to.destination, h.tuple.v6)?;
+    let (s, d) = (to.source_port.to_be_bytes(), to.destination_port.to_be_bytes());
+    packet.store(h.l4, [s[0], s[1], d[0], d[1]])?;
+    if !h.tuple.v6 {
+        packet.update_l3_checksum(h.l3 + 10, addresses)?;
+    }
+    packet.update_l4_checksum(
+        h.checksum_offset(),
+        addresses,
+        ports,
+        h.tuple.protocol == UDP,
+        h.tuple.v6,
+    )?;
+    h.tuple.source = to.source;
+    h.tuple.destination = to.destination;
+    h.tuple.source_port = to.source_port;
+    h.tuple.destination_port = to.destination_port;
+    Some(())
+}
+
+/// Takes one off the TTL or hop limit; the caller has checked that more than one is left.
+#[inline(always)]
+pub fn decrement_ttl<P: Packet>(packet: &mut P, h: &mut Headers) -> Option<()> {
+    let ttl = h.ttl.wrapping_sub(1);
+    if h.tuple.v6 {
+        packet.store_uncovered(h.l3 + 7, ttl)?;
+    } else {
+        packet.store(h.l3 + 8, [ttl])?;
+        packet.update_l3_checksum(
+            h.l3 + 10,
+            Diff::ZERO.change2([h.ttl, h.tuple.protocol], [ttl, h.tuple.protocol]),
+        )?;
+    }
+    h.ttl = ttl;
+    Some(())
+}
+
+/// Writes both MAC addresses.
+#[inline(always)]
+pub fn set_macs<P: Packet>(packet: &mut P, destination: [u8; 6], source: [u8; 6]) -> Option<()> {
+    packet.store(0, destination)?;
+    packet.store(6, source)
+}
+
+/// Exchanges the MAC addresses, so that the frame goes back where it came from.
+#[inline(always)]
+pub fn swap_macs<P: Packet>(packet: &mut P) -> Option<()> {
+    let destination = packet.load::<6>(0)?;
+    let source = packet.load::<6>(6)?;
+    set_macs(packet, source, destination)
+}
+
+/// Removes a VLAN tag, and keeps `h` in step.
+#[inline(always)]
+pub fn untag<P: Packet>(packet: &mut P, h: &mut Headers) -> Option<()> {
+    if h.tagged {
+        packet.remove_tag()?;
+        h.l4 = h.l4 - h.l3 + ETHERNET;
+        h.l3 = ETHERNET;
+        h.tagged = false;
+    }
+    Some(())
+}
+
+/// Whether the checksum field holds only the sum of the pseudo-header, as a sender leaves it to its network card.
+///
+/// A finished checksum looks like this once in 65,536 packets; those take the slower path, nothing else.
+#[inline(always)]
+pub fn partial_checksum<P: Packet>(packet: &P, h: &Headers) -> Option<bool> {
+    let field = packet.load::<2>(h.checksum_offset())?;
+    let length = (h.ip_length - (h.l4 - h.l3)) as u16;
+    Some(
+        u16::from_ne_bytes(field)
+            == pseudo(
+                &h.tuple.source,
+                &h.tuple.destination,
+                h.tuple.protocol,
+                length,
+                h.tuple.v6,
+            )
+            .fold(),
+    )
+}

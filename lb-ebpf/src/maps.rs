@@ -1,0 +1,87 @@
+//! Every map of the object; layout and capacities are `lb_common::abi`'s.
+
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_fib_lookup};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::macros::btf_map;
+use lb_common::abi::{
+    Backend, Counter, EndpointKey, Flow, FlowKey4, FlowKey6, Frontend, Interface, Node, NodeAddress, Reply, Service,
+    ServiceCounter, Settings, SlotKey, Vip, VipKey, capacity,
+};
+use lb_common::address::Address;
+use lb_common::pipeline::Work;
+
+// Memory grows with the entries, not with the capacity; and an element of a small table stays warm in the cache.
+const GROW: usize = BPF_F_NO_PREALLOC as usize;
+
+macro_rules! hash {
+    ($($name:ident: $key:ty => $value:ty, $capacity:ident;)*) => { $(
+        #[btf_map]
+        pub(crate) static $name: HashMap<$key, $value, { capacity::$capacity as usize }, GROW> = HashMap::new();
+    )* };
+}
+
+hash! {
+    interfaces: u32 => Interface, INTERFACES;
+    frontends: EndpointKey => Frontend, FRONTENDS;
+    services: u32 => Service, SERVICES;
+    slots: SlotKey => u32, SLOTS;
+    local_backends: EndpointKey => u32, BACKENDS;
+    addresses: Address => NodeAddress, ADDRESSES;
+    vips: VipKey => Vip, VIPS;
+    flows4: FlowKey4 => Flow, FLOWS;
+    flows6: FlowKey6 => Flow, FLOWS;
+    replies4: FlowKey4 => Reply, FLOWS;
+    replies6: FlowKey6 => Reply, FLOWS;
+}
+
+macro_rules! array {
+    ($($name:ident: $kind:ident $value:ty, $capacity:expr;)*) => { $(
+        #[btf_map]
+        pub(crate) static $name: $kind<$value, { $capacity as usize }> = $kind::new();
+    )* };
+}
+
+array! {
+    settings: Array Settings, 1;
+    cursors: Array u64, capacity::SERVICES;
+    backends: Array Backend, capacity::BACKENDS;
+    nodes: Array Node, capacity::NODES;
+    counters: PerCpuArray Counter, capacity::COUNTERS;
+    service_counters: PerCpuArray ServiceCounter, capacity::SERVICES;
+    scratch: PerCpuArray Scratch, 1;
+}
+
+/// Keys and queries under construction: the stack has 512 bytes for a program and all that it calls. Programs of one CPU
+/// do not interrupt each other.
+#[repr(C)]
+pub(crate) struct Scratch {
+    pub(crate) flow4: FlowKey4,
+    pub(crate) flow6: FlowKey6,
+    pub(crate) endpoint: EndpointKey,
+    pub(crate) vip: VipKey,
+    pub(crate) route: RouteQuery,
+    pub(crate) work: Work,
+}
+
+/// `struct bpf_fib_lookup` of `include/uapi/linux/bpf.h`, without its unions: their type information is one that the kernel
+/// refuses.
+#[repr(C)]
+#[derive(Default)]
+pub(crate) struct RouteQuery {
+    pub(crate) family: u8,
+    pub(crate) protocol: u8,
+    pub(crate) source_port: u16,
+    pub(crate) destination_port: u16,
+    pub(crate) length: u16,
+    pub(crate) ifindex: u32,
+    pub(crate) tos: u32,
+    /// IPv4 in the first word.
+    pub(crate) source: [u32; 4],
+    /// IPv4 in the first word.
+    pub(crate) destination: [u32; 4],
+    pub(crate) vlan: u32,
+    pub(crate) source_mac: [u8; 6],
+    pub(crate) destination_mac: [u8; 6],
+}
+
+const _: () = assert!(size_of::<RouteQuery>() == size_of::<bpf_fib_lookup>());

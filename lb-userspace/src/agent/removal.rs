@@ -1,0 +1,90 @@
+//! `lb-agent uninstall`: gives traffic back to whoever had it, and leaves nothing behind.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::config::Config;
+use crate::datapath::{layout, remove};
+use crate::lifecycle::Lock;
+
+/// Remembers that this agent mounted the BPF file system, so that `uninstall` unmounts it.
+const MOUNTED: &str = "bpffs-mounted";
+
+/// Notes the mount point of a file system that the agent mounted.
+pub(super) fn remember_mount(run: &Path, mount_point: &Path) -> Result<()> {
+    let path = run.join(MOUNTED);
+    fs::write(&path, mount_point.as_os_str().as_encoded_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Detaches the programs, removes pins, maps, directories and the agent's state. May be run again.
+///
+/// # Errors
+/// If the agent still runs, or with everything that could not be removed.
+pub fn uninstall(config: &Config) -> Result<()> {
+    let run = &config.paths.run;
+    let lock = Lock::acquire(run)?;
+    let pins = Lock::of_directory(&layout::versioned(&config.paths.bpffs))?;
+    let mut errors = Vec::new();
+
+    drop(pins);
+    let removed = remove::remove(&config.paths.bpffs, &interface_names());
+    errors.extend(removed.errors.iter().map(ToString::to_string));
+    if let Ok(mount_point) = fs::read_to_string(run.join(MOUNTED)) {
+        // The standard one is the system's, whoever mounted it first.
+        let mount_point = PathBuf::from(mount_point);
+        if config.paths.bpffs == mount_point || mount_point.starts_with(&config.paths.bpffs) {
+            errors.extend(remove::unmount(&mount_point).err().map(|e| e.to_string()));
+            gone(&mut errors, fs::remove_dir(&config.paths.bpffs), &config.paths.bpffs);
+        }
+    }
+    for file in [run.join(MOUNTED), config.admin.socket.clone(), run.join("agent.lock")] {
+        gone(&mut errors, fs::remove_file(&file), &file);
+    }
+    drop(lock);
+    // systemd may own the directory, and an operator's files in it are not ours.
+    match fs::remove_dir(run) {
+        Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            errors.push(format!("cannot remove {}: {e}", run.display()));
+        }
+        _ => {}
+    }
+
+    if removed.links + removed.programs + removed.maps > 0 {
+        println!(
+            "removed {} links, {} programs, {} maps",
+            removed.links, removed.programs, removed.maps
+        );
+    } else if errors.is_empty() {
+        println!("nothing to remove");
+    }
+    if !errors.is_empty() {
+        bail!(
+            "{} things could not be removed:\n  {}",
+            errors.len(),
+            errors.join("\n  ")
+        );
+    }
+    Ok(())
+}
+
+fn gone(errors: &mut Vec<String>, result: io::Result<()>, path: &Path) {
+    match result {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => errors.push(format!("cannot remove {}: {e}", path.display())),
+        _ => {}
+    }
+}
+
+/// Interfaces of this network namespace.
+fn interface_names() -> Vec<String> {
+    nix::net::if_::if_nameindex()
+        .map(|list| {
+            list.iter()
+                .filter_map(|i| i.name().to_str().ok().map(String::from))
+                .collect()
+        })
+        .unwrap_or_default()
+}

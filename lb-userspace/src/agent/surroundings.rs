@@ -1,0 +1,384 @@
+//! What this node's own interfaces mean for the datapath. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use lb_common::abi::{self, Interface, NETWORK_NODE, Settings, ticks};
+use lb_common::address::Address;
+
+use crate::config::Config;
+use crate::datapath::attach::{Interfaces, NodeInterface, WorkloadInterface, choose_xdp};
+use crate::datapath::probe::Features;
+use crate::model::desired;
+use crate::model::snapshot::{Network, Snapshot};
+use crate::net::{Link, Place};
+
+/// Interfaces that get programs, and what is odd about them, in the operator's words.
+pub(super) fn choose(
+    config: &Config,
+    snapshot: &Snapshot,
+    links: &[Link],
+    addresses: &[(u32, IpAddr)],
+) -> (Interfaces, Vec<Oddity>) {
+    let mut chosen = Interfaces::default();
+    let mut odd = Vec::new();
+    let own: BTreeSet<IpAddr> = own_addresses(config, snapshot).collect();
+    for link in links {
+        if let Some(network) = config.workload_network(&link.name) {
+            if snapshot.networks.iter().any(|n| n.name == network) {
+                chosen.workloads.push(WorkloadInterface {
+                    link: link.clone(),
+                    network: network.to_owned(),
+                });
+            } else {
+                odd.push(Oddity::new(
+                    network,
+                    format!(
+                        "interface {} is left alone: the cluster has no network of this name",
+                        link.name
+                    ),
+                ));
+            }
+            continue;
+        }
+        let node = match config.datapath.interfaces.as_slice() {
+            [] => !link.loopback && addresses.iter().any(|(i, ip)| *i == link.ifindex && own.contains(ip)),
+            globs => globs.iter().any(|glob| glob.matches(&link.name)),
+        };
+        if node {
+            chosen.nodes.push(NodeInterface {
+                xdp: choose_xdp(config.datapath.xdp, link),
+                link: link.clone(),
+            });
+        }
+    }
+    if chosen.nodes.is_empty() {
+        let why = if config.datapath.interfaces.is_empty() {
+            "no interface holds an address that the cluster gives this node; name interfaces in datapath.interfaces"
+        } else {
+            "no interface matches datapath.interfaces"
+        };
+        odd.push(Oddity::new("", format!("published ports are not answered: {why}")));
+    }
+    (chosen, odd)
+}
+
+/// Something that is not served, and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Oddity {
+    /// Name of the network; empty for the node itself.
+    pub(super) network: String,
+    /// One sentence.
+    pub(super) reason: String,
+}
+
+impl Oddity {
+    pub(super) fn new(network: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            network: network.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// This node's addresses.
+pub(super) fn own_addresses<'a>(config: &Config, snapshot: &'a Snapshot) -> impl Iterator<Item = IpAddr> + use<'a> {
+    let own = snapshot.nodes.iter().find(|n| n.name == config.node.name);
+    own.into_iter().flat_map(|n| n.addresses.iter().copied())
+}
+
+/// Tunnel addresses of the other nodes: the first of each family.
+pub(super) fn tunnel_peers(config: &Config, snapshot: &Snapshot) -> Vec<IpAddr> {
+    let others = snapshot.nodes.iter().filter(|n| n.name != config.node.name);
+    others
+        .flat_map(|n| {
+            let first = |v4: bool| n.addresses.iter().find(move |ip| ip.is_ipv4() == v4).copied();
+            [first(true), first(false)].into_iter().flatten()
+        })
+        .collect()
+}
+
+/// Addresses of this node's own backends, with their networks; each once.
+pub(super) fn local_backends<'a>(config: &Config, snapshot: &'a Snapshot) -> Vec<(IpAddr, &'a Network)> {
+    let networks: BTreeMap<&str, &Network> = snapshot.networks.iter().map(|n| (n.name.as_str(), n)).collect();
+    let mut found = BTreeMap::new();
+    for service in &snapshot.services {
+        let Some(network) = networks.get(service.network.as_str()) else {
+            continue;
+        };
+        for backend in service.backends.iter().filter(|b| b.node == config.node.name) {
+            found.extend(backend.addresses.iter().map(|ip| ((*ip, network.id), *network)));
+        }
+    }
+    found.into_iter().map(|((ip, _), network)| (ip, network)).collect()
+}
+
+/// What the planner may know of places: only interfaces that carry our programs, and only veths, into whose far
+/// end a packet can be put at once. Others are reached through the routes.
+pub(super) fn backend_interfaces(
+    places: &BTreeMap<IpAddr, Place>,
+    backends: &[(IpAddr, &Network)],
+    interfaces: &Interfaces,
+    links: &[Link],
+) -> (desired::Interfaces, Vec<Oddity>) {
+    let mut known = desired::Interfaces::new();
+    let mut odd = BTreeSet::new();
+    for (ip, network) in backends {
+        let Some(place) = places.get(ip) else { continue };
+        match interfaces.workloads.iter().find(|w| w.link.ifindex == place.ifindex) {
+            Some(workload) if workload.link.is_veth() => {
+                known.insert((network.id, Address::from(*ip)), (place.ifindex, place.mac));
+            }
+            Some(_) => {}
+            None if interfaces.nodes.iter().any(|n| n.link.ifindex == place.ifindex) => {}
+            None => {
+                let name = links
+                    .iter()
+                    .find(|l| l.ifindex == place.ifindex)
+                    .map_or("?", |l| &l.name);
+                odd.insert(Oddity::new(
+                    &network.name,
+                    format!("workloads behind interface {name} cannot be served: no [[workload]] matches it"),
+                ));
+            }
+        }
+    }
+    (known, odd.into_iter().collect())
+}
+
+/// Rows of `interfaces`.
+pub(super) fn interface_rows(interfaces: &Interfaces, snapshot: &Snapshot) -> BTreeMap<u32, Interface> {
+    let mut rows = BTreeMap::new();
+    for node in &interfaces.nodes {
+        rows.insert(
+            node.link.ifindex,
+            Interface {
+                network: NETWORK_NODE,
+                flags: 0,
+                mac: node.link.mac.unwrap_or_default(),
+                _pad: [0; 2],
+            },
+        );
+    }
+    for workload in &interfaces.workloads {
+        let Some(network) = snapshot.networks.iter().find(|n| n.name == workload.network) else {
+            continue;
+        };
+        let bridged = if workload.link.master.is_some() {
+            abi::INTERFACE_BRIDGED
+        } else {
+            0
+        };
+        rows.insert(
+            workload.link.ifindex,
+            Interface {
+                network: network.id,
+                flags: abi::INTERFACE_WORKLOAD | bridged,
+                mac: workload.link.mac.unwrap_or_default(),
+                _pad: [0; 2],
+            },
+        );
+    }
+    rows
+}
+
+/// The element of `settings`.
+pub(super) fn settings(config: &Config, interfaces: &Interfaces, features: Features) -> Settings {
+    let timeouts = &config.datapath.timeouts;
+    let ticks = |d: std::time::Duration| ticks(u64::try_from(d.as_millis()).unwrap_or(u64::MAX >> 20));
+    let mtu = interfaces.nodes.iter().map(|n| n.link.mtu).min().unwrap_or(1500);
+    Settings {
+        tunnel_port: config.datapath.tunnel_port,
+        tunnel_mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
+        flags: if features.l4_csum_ipv6 {
+            abi::SETTING_L4_CSUM_IPV6
+        } else {
+            0
+        },
+        tcp_syn: ticks(timeouts.tcp_syn),
+        tcp_established: ticks(timeouts.tcp_established),
+        tcp_closing: ticks(timeouts.tcp_closing),
+        tcp_closed: ticks(timeouts.tcp_closed),
+        udp_new: ticks(timeouts.udp_new),
+        udp_established: ticks(timeouts.udp_established),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{InterfaceGlob, Workload};
+    use crate::model::snapshot;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("address")
+    }
+
+    fn link(ifindex: u32, name: &str, kind: Option<&str>) -> Link {
+        Link {
+            ifindex,
+            name: name.into(),
+            kind: kind.map(String::from),
+            mac: Some([2, 0, 0, 0, 0, ifindex as u8]),
+            mtu: 1500 - ifindex,
+            up: true,
+            loopback: name == "lo",
+            master: None,
+        }
+    }
+
+    fn snapshot() -> Snapshot {
+        let node = |name: &str, addresses: &[&str]| snapshot::Node {
+            name: name.into(),
+            addresses: addresses.iter().map(|a| ip(a)).collect(),
+        };
+        let backend = |node: &str, address: &str| snapshot::Backend {
+            name: format!("web.{node}"),
+            node: node.into(),
+            addresses: vec![ip(address)],
+            port: None,
+            state: snapshot::BackendState::Ready,
+            weight: 1,
+        };
+        Snapshot {
+            generation: 1,
+            nodes: vec![
+                node("n1", &["192.0.2.1", "fd00::1", "192.0.2.11"]),
+                node("n2", &["192.0.2.12", "192.0.2.2", "fd00::2"]),
+            ],
+            networks: vec![Network {
+                name: "app".into(),
+                id: 77,
+                subnets: Vec::new(),
+                encrypted: false,
+            }],
+            services: vec![snapshot::Service {
+                name: "web".into(),
+                network: "app".into(),
+                mode: snapshot::EndpointMode::Vip,
+                vips: Vec::new(),
+                aliases: Vec::new(),
+                ports: Vec::new(),
+                tcp_timeout: None,
+                udp_timeout: None,
+                backends: vec![backend("n1", "10.9.0.2"), backend("n2", "10.9.0.3")],
+            }],
+        }
+    }
+
+    fn config(interfaces: &[&str]) -> Config {
+        let mut config = Config::default();
+        config.node.name = "n1".into();
+        config.datapath.interfaces = interfaces
+            .iter()
+            .map(|g| InterfaceGlob::new(g).expect("glob"))
+            .collect();
+        config.workload = [("work*", "app"), ("other*", "unknown")]
+            .map(|(glob, network)| Workload {
+                interface: InterfaceGlob::new(glob).expect("glob"),
+                network: network.into(),
+            })
+            .to_vec();
+        config
+    }
+
+    fn links() -> Vec<Link> {
+        vec![
+            link(1, "lo", None),
+            link(2, "eth0", None),
+            link(3, "work0", Some("veth")),
+            link(4, "other0", Some("veth")),
+            link(5, "stray0", Some("veth")),
+        ]
+    }
+
+    fn names(interfaces: &Interfaces) -> (Vec<&str>, Vec<&str>) {
+        (
+            interfaces.nodes.iter().map(|n| n.link.name.as_str()).collect(),
+            interfaces.workloads.iter().map(|w| w.link.name.as_str()).collect(),
+        )
+    }
+
+    #[test]
+    fn node_interfaces_are_those_that_hold_its_addresses() {
+        let addresses = [(2, ip("192.0.2.11")), (1, ip("192.0.2.1")), (5, ip("192.0.2.2"))];
+        let (chosen, odd) = choose(&config(&[]), &snapshot(), &links(), &addresses);
+        assert_eq!(names(&chosen), (vec!["eth0"], vec!["work0"]));
+        assert_eq!(odd.len(), 1, "{odd:?}");
+        assert!(
+            odd[0].reason.contains("other0") && odd[0].network == "unknown",
+            "{odd:?}"
+        );
+    }
+
+    #[test]
+    fn configured_interfaces_need_no_address() {
+        let (chosen, odd) = choose(&config(&["stray*", "work*"]), &snapshot(), &links(), &[]);
+        assert_eq!(
+            names(&chosen),
+            (vec!["stray0"], vec!["work0"]),
+            "a workload interface stays one"
+        );
+        assert_eq!(odd.len(), 1);
+    }
+
+    #[test]
+    fn a_node_without_interface_is_said() {
+        let (chosen, odd) = choose(&config(&[]), &snapshot(), &links(), &[]);
+        assert!(chosen.nodes.is_empty());
+        assert!(odd.iter().any(|o| o.reason.contains("datapath.interfaces")), "{odd:?}");
+    }
+
+    #[test]
+    fn tunnel_peers_are_the_first_addresses_of_the_others() {
+        assert_eq!(
+            tunnel_peers(&config(&[]), &snapshot()),
+            [ip("192.0.2.12"), ip("fd00::2")]
+        );
+    }
+
+    #[test]
+    fn only_places_behind_our_programs_are_told() {
+        let (config, snapshot, links) = (config(&[]), snapshot(), links());
+        let (chosen, _) = choose(&config, &snapshot, &links, &[]);
+        let backends = local_backends(&config, &snapshot);
+        assert_eq!(
+            backends.iter().map(|(ip, n)| (*ip, n.id)).collect::<Vec<_>>(),
+            [(ip("10.9.0.2"), 77)]
+        );
+        let behind = |ifindex| BTreeMap::from([(ip("10.9.0.2"), Place { ifindex, mac: [9; 6] })]);
+        let (known, odd) = backend_interfaces(&behind(3), &backends, &chosen, &links);
+        assert_eq!(known, BTreeMap::from([((77, Address::v4([10, 9, 0, 2])), (3, [9; 6]))]));
+        assert!(odd.is_empty());
+        let (known, odd) = backend_interfaces(&behind(5), &backends, &chosen, &links);
+        assert!(known.is_empty());
+        assert!(odd[0].reason.contains("stray0"), "{odd:?}");
+    }
+
+    #[test]
+    fn rows_and_settings_follow_the_interfaces() {
+        let mut links = links();
+        links[2].master = Some(9);
+        let (chosen, _) = choose(&config(&[]), &snapshot(), &links, &[(2, ip("192.0.2.1"))]);
+        let rows = interface_rows(&chosen, &snapshot());
+        assert_eq!(
+            rows[&2],
+            Interface {
+                mac: [2, 0, 0, 0, 0, 2],
+                ..Interface::default()
+            }
+        );
+        assert_eq!(
+            (rows[&3].network, rows[&3].flags),
+            (77, abi::INTERFACE_WORKLOAD | abi::INTERFACE_BRIDGED)
+        );
+        let features = Features {
+            tcx: true,
+            l4_csum_ipv6: true,
+        };
+        let settings = settings(&config(&[]), &chosen, features);
+        assert_eq!((settings.tunnel_mtu, settings.tunnel_port), (1498, 4790));
+        assert_eq!(settings.flags, abi::SETTING_L4_CSUM_IPV6);
+        assert_eq!(settings.tcp_syn, ticks(30_000));
+    }
+}

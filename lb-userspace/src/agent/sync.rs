@@ -1,0 +1,196 @@
+//! [`Synchronizer`]: makes the kernel hold what the newest snapshot says. Level-triggered: each run looks at
+//! everything, whatever the reason for it.
+//!
+//! Order: what programs need to know of interfaces, then the tables, then the programs, then what is left over.
+//! So a program that starts to see packets finds its tables filled, and a failure leaves the last good state.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use lb_common::abi::{Interfaces as InterfaceTable, Settings, SettingsTable};
+
+use super::surroundings::{self, Oddity};
+use crate::config::Config;
+use crate::datapath::attach::{Attacher, Attachment};
+use crate::datapath::probe::Features;
+use crate::datapath::store::Store;
+use crate::model::desired::{self, Desired};
+use crate::model::snapshot::Snapshot;
+use crate::net::{Link, Netlink};
+use crate::plan::store::{ReadTables, WriteTables};
+use crate::plan::{self, Actual, Reusable};
+
+/// What one synchronisation did.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// Programs and where they are.
+    pub(super) attachments: Vec<Attachment>,
+    /// What is not served, and why.
+    pub(super) odd: Vec<Oddity>,
+    /// What went wrong, if something did: some services may be as they were before.
+    pub(super) problems: Vec<String>,
+    /// Writes done.
+    pub(super) writes: usize,
+    /// Time for compiling, for reading and comparing, and for writing.
+    pub(super) phases: [Duration; 3],
+    /// What was put in force.
+    pub(super) desired: Arc<Desired>,
+}
+
+/// Holds everything that changes the kernel's state.
+pub(super) struct Synchronizer {
+    pub(super) config: Arc<Config>,
+    pub(super) features: Features,
+    pub(super) attacher: Attacher,
+    pub(super) store: Store,
+    pub(super) netlink: Netlink,
+    /// Elements of `backends` that may be given to another address, from the newest walk over the flows.
+    pub(super) reusable: Reusable,
+    /// What the last complete synchronisation was made from: a change of neighbours that changes none of it
+    /// needs no reading of the tables.
+    last: Option<Inputs>,
+}
+
+#[derive(PartialEq)]
+struct Inputs {
+    snapshot: Arc<Snapshot>,
+    links: Vec<Link>,
+    known: desired::Interfaces,
+    rows: std::collections::BTreeMap<u32, lb_common::abi::Interface>,
+    settings: Settings,
+}
+
+/// How thorough a synchronisation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// Nothing is done if neither snapshot nor surroundings have changed.
+    Changes,
+    /// The tables are read and compared in any case.
+    Full,
+}
+
+impl Synchronizer {
+    pub(super) fn new(
+        config: Arc<Config>,
+        features: Features,
+        attacher: Attacher,
+        store: Store,
+        netlink: Netlink,
+    ) -> Self {
+        Self {
+            config,
+            features,
+            attacher,
+            store,
+            netlink,
+            reusable: Reusable::default(),
+            last: None,
+        }
+    }
+
+    /// Makes the kernel hold what `snapshot` says. `None`: nothing has changed.
+    ///
+    /// # Errors
+    /// If nothing could be done. Failures of parts are in [`Outcome::problems`].
+    pub(super) async fn run(&mut self, snapshot: &Arc<Snapshot>, depth: Depth) -> Result<Option<Outcome>> {
+        let links = self.netlink.links().await?;
+        let addresses = self.netlink.addresses().await?;
+        let (interfaces, mut odd) = surroundings::choose(&self.config, snapshot, &links, &addresses);
+        let backends = surroundings::local_backends(&self.config, snapshot);
+        let places = self
+            .netlink
+            .places(&links, backends.iter().map(|(ip, _)| *ip))
+            .await?
+            .places;
+        let (known, unserved) = surroundings::backend_interfaces(&places, &backends, &interfaces, &links);
+        odd.extend(unserved);
+        let inputs = Inputs {
+            snapshot: Arc::clone(snapshot),
+            links,
+            known,
+            rows: surroundings::interface_rows(&interfaces, snapshot),
+            settings: surroundings::settings(&self.config, &interfaces, self.features),
+        };
+        if depth == Depth::Changes && self.last.as_ref() == Some(&inputs) {
+            return Ok(None);
+        }
+        self.last = None;
+        let outcome = tokio::task::block_in_place(|| self.write(&inputs, &interfaces, odd))?;
+        if outcome.problems.is_empty() {
+            self.last = Some(inputs);
+        }
+        Ok(Some(outcome))
+    }
+
+    /// Reads the tables anew next time, in case somebody else has written them.
+    pub(super) fn forget(&mut self) {
+        self.store.forget();
+    }
+
+    fn write(
+        &mut self,
+        inputs: &Inputs,
+        interfaces: &crate::datapath::attach::Interfaces,
+        odd: Vec<Oddity>,
+    ) -> Result<Outcome> {
+        let mut outcome = Outcome {
+            odd,
+            ..Outcome::default()
+        };
+        let start = Instant::now();
+        let desired = Desired::compile(&inputs.snapshot, &self.config.node.name, &inputs.known)?;
+        for refusal in &desired.refused {
+            outcome.odd.push(Oddity::new(&refusal.object, &refusal.reason));
+        }
+        outcome.phases[0] = start.elapsed();
+
+        if self.store.get::<SettingsTable>(&0)? != Some(inputs.settings) {
+            self.store.set::<SettingsTable>(&0, &inputs.settings)?;
+            outcome.writes += 1;
+        }
+        let present = self.store.entries::<InterfaceTable>()?;
+        for (ifindex, row) in &inputs.rows {
+            if present.get(ifindex) != Some(row) {
+                self.store.set::<InterfaceTable>(ifindex, row)?;
+                outcome.writes += 1;
+            }
+        }
+
+        let start = Instant::now();
+        let mut actual = Actual::read(&self.store).context("cannot read the tables")?;
+        actual.reusable = self.reusable.clone();
+        let plan = plan::diff(&desired, &actual);
+        drop(actual);
+        outcome.phases[1] = start.elapsed();
+
+        let start = Instant::now();
+        let report = plan::apply(&plan, &mut self.store);
+        outcome.phases[2] = start.elapsed();
+        outcome.writes += report.done;
+        outcome.problems.extend(plan.problems.iter().cloned());
+        if !report.is_complete() {
+            outcome.problems.push(report.to_string());
+        }
+        for change in &plan.changes {
+            tracing::debug!(target: "lb::sync", action = ?change.action, object = change.object, name = %change.name,
+                detail = %change.detail, "change");
+        }
+
+        outcome.attachments = self.attacher.reconcile(&interfaces.wanted());
+        for attachment in &outcome.attachments {
+            if let Some(error) = &attachment.error {
+                outcome.problems.push(format!(
+                    "cannot attach {} to {}: {error}",
+                    attachment.hook, attachment.interface
+                ));
+            }
+        }
+        for ifindex in present.keys().filter(|i| !inputs.rows.contains_key(i)) {
+            self.store.delete::<InterfaceTable>(ifindex)?;
+            outcome.writes += 1;
+        }
+        outcome.desired = Arc::new(desired);
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,148 @@
+//! What the types of the settings cannot say: ranges, and settings that contradict each other.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use super::Config;
+use super::document::Problem;
+
+/// Longest path of a Unix socket: `sun_path` has 108 bytes, the last one zero.
+const SOCKET_PATH_MAX: usize = 107;
+/// The datapath's clock wraps after 52 days; idle times stay below half of that.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 86_400);
+const FLOWS_MIN: u32 = 1_024;
+const FLOWS_MAX: u32 = 1 << 26;
+
+/// Everything that is wrong with a configuration whose empty names and paths are filled in.
+pub(super) fn check(config: &Config) -> Vec<Problem> {
+    let mut problems = Problems(Vec::new());
+    names(config, &mut problems);
+    paths(config, &mut problems);
+    datapath(config, &mut problems);
+    dns(config, &mut problems);
+    if let Err(error) = tracing_subscriber::EnvFilter::try_new(&config.log.level) {
+        problems.add(
+            "log.level",
+            format!("`{}` is not a log level: {error}", config.log.level),
+            "write \"info\", or by target \"info,lb::dns=debug\"",
+        );
+    }
+    problems.0
+}
+
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, field: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) {
+        self.0.push(Problem {
+            field: field.into(),
+            message: message.into(),
+            hint: Some(hint.into()),
+        });
+    }
+}
+
+fn names(config: &Config, problems: &mut Problems) {
+    if config.node.name.is_empty() {
+        problems.add(
+            "node.name",
+            "the host name is empty or not readable",
+            "name this node as the cluster file does",
+        );
+    }
+    for (index, workload) in config.workload.iter().enumerate() {
+        if workload.network.is_empty() {
+            problems.add(
+                format!("workload[{index}].network"),
+                "must not be empty",
+                "name a network of the cluster state",
+            );
+        }
+    }
+}
+
+fn paths(config: &Config, problems: &mut Problems) {
+    let named: [(&str, &Path); 4] = [
+        ("paths.bpffs", &config.paths.bpffs),
+        ("paths.run", &config.paths.run),
+        ("provider.path", &config.provider.path),
+        ("admin.socket", &config.admin.socket),
+    ];
+    for (field, path) in named {
+        let follows = field == "admin.socket" && path.starts_with(&config.paths.run);
+        if !follows && !path.is_absolute() {
+            let message = format!("`{}` is not an absolute path", path.display());
+            problems.add(field, message, "start the path with `/`");
+        }
+    }
+    let length = config.admin.socket.as_os_str().as_bytes().len();
+    if length > SOCKET_PATH_MAX {
+        problems.add(
+            "admin.socket",
+            format!("the socket's path has {length} bytes; the kernel allows {SOCKET_PATH_MAX}"),
+            "choose a shorter admin.socket or paths.run",
+        );
+    }
+}
+
+fn datapath(config: &Config, problems: &mut Problems) {
+    let datapath = &config.datapath;
+    if datapath.tunnel_port == 0 {
+        problems.add(
+            "datapath.tunnel_port",
+            "0 is not a port",
+            "choose a UDP port from 1 to 65535",
+        );
+    }
+    if !(FLOWS_MIN..=FLOWS_MAX).contains(&datapath.flows) {
+        let message = format!("{} is out of range", datapath.flows);
+        problems.add(
+            "datapath.flows",
+            message,
+            format!("choose {FLOWS_MIN} to {FLOWS_MAX} entries"),
+        );
+    }
+    let timeouts = &datapath.timeouts;
+    let named = [
+        ("tcp_syn", timeouts.tcp_syn),
+        ("tcp_established", timeouts.tcp_established),
+        ("tcp_closing", timeouts.tcp_closing),
+        ("tcp_closed", timeouts.tcp_closed),
+        ("udp_new", timeouts.udp_new),
+        ("udp_established", timeouts.udp_established),
+    ];
+    for (name, value) in named {
+        if value < Duration::from_secs(1) || value > TIMEOUT_MAX {
+            let message = format!("{} is out of range", humantime::format_duration(value));
+            problems.add(format!("datapath.timeouts.{name}"), message, "choose 1s to 24days");
+        }
+    }
+}
+
+fn dns(config: &Config, problems: &mut Problems) {
+    let dns = &config.dns;
+    if dns.enabled && dns.listen.is_empty() {
+        problems.add(
+            "dns.listen",
+            "DNS is enabled but has no address to listen on",
+            "name an address, or set dns.enabled = false",
+        );
+    }
+    for (index, upstream) in dns.upstreams.iter().enumerate() {
+        if dns.enabled && dns.listen.contains(upstream) {
+            problems.add(
+                format!("dns.upstreams[{index}]"),
+                format!("{upstream} is this agent itself: unknown names would go round in circles"),
+                "name the servers that the host itself asks",
+            );
+        }
+    }
+    if dns.ttl > Duration::from_secs(86_400) || dns.ttl.subsec_nanos() != 0 {
+        problems.add(
+            "dns.ttl",
+            format!("{} is not usable", humantime::format_duration(dns.ttl)),
+            "choose whole seconds, at most 1day",
+        );
+    }
+}

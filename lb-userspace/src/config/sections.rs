@@ -1,0 +1,203 @@
+//! Every setting of the agent, its meaning and its default. The doc comments are what `config default` prints.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::settings::{self, FileMode, InterfaceGlob, settings};
+
+settings! {
+    /// This machine.
+    Node {
+        /// Its name among the nodes of the cluster. Empty: the host name.
+        name: String = String::new();
+    }
+}
+
+settings! {
+    /// Where the agent keeps what outlives it. Two agents on one machine need different directories.
+    Paths {
+        /// Directory on a BPF file system in which maps and links are pinned; a directory for the
+        /// version of their layout is made below it.
+        bpffs: PathBuf = "/sys/fs/bpf/lb".into();
+        /// Directory of the admin socket and of the agent's state.
+        run: PathBuf = "/run/lb".into();
+    }
+}
+
+/// Where cluster state comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProviderKind {
+    /// One TOML document, watched.
+    #[default]
+    File,
+}
+
+settings! {
+    /// Where cluster state comes from.
+    Provider {
+        /// "file": one TOML document, the same on every node, watched for changes.
+        kind: ProviderKind = ProviderKind::File;
+        /// The cluster file; docs/cluster-file.md describes it.
+        path: PathBuf = "/etc/lb/cluster.toml".into();
+    }
+}
+
+/// How XDP is used on node interfaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// Native where the driver is known to work, else tc alone.
+    #[default]
+    Auto,
+    /// In the driver, or fail.
+    Native,
+    /// In the kernel's generic hook: slower, for tests.
+    Generic,
+    /// tc alone.
+    Off,
+}
+
+impl std::fmt::Display for XdpMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// What becomes of programs and tables when the agent stops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnExit {
+    /// They keep forwarding.
+    #[default]
+    Keep,
+    /// They are removed, as `lb-agent uninstall` does.
+    Remove,
+}
+
+settings! {
+    /// The programs in the kernel.
+    Datapath {
+        /// Node interfaces: names or patterns, as "eth0" or "en*". Empty: every interface that holds
+        /// an address which the cluster state names as this node's.
+        interfaces: Vec<InterfaceGlob> = Vec::new();
+        /// XDP on node interfaces: "auto" uses it where the driver is known to work and leaves the rest
+        /// to tc; "native" demands the driver's hook; "generic" uses the kernel's slow hook; "off" uses
+        /// tc alone. `lbctl status` shows what is in use and why.
+        xdp: XdpMode = XdpMode::Auto;
+        /// UDP port of the tunnel between nodes, equal on every node. 4790 stands beside Swarm's own
+        /// 4789; with 4789 no firewall rule of a Swarm has to change.
+        tunnel_port: u16 = 4790;
+        /// Entries of each flow table. A change takes effect when the maps are made anew, after
+        /// `lb-agent uninstall`.
+        flows: u32 = lb_common::abi::capacity::FLOWS;
+        /// When the agent stops: "keep" leaves the datapath forwarding, "remove" takes it away as
+        /// `lb-agent uninstall` does.
+        on_exit: OnExit = OnExit::Keep;
+        /// Idle times of flows.
+        timeouts: Timeouts = Timeouts::default();
+    }
+}
+
+settings! {
+    /// After how much idle time a flow is forgotten. A service may set its own for established flows.
+    Timeouts {
+        /// TCP, only the SYN was seen. A SYN that is sent again later starts a new flow.
+        #[serde(with = "settings::duration")]
+        tcp_syn: Duration = Duration::from_secs(30);
+        /// TCP, established. Longer than the two hours after which kernels send their first keepalive
+        /// (RFC 5382, 5).
+        #[serde(with = "settings::duration")]
+        tcp_established: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
+        /// TCP, one side has sent FIN; the other may still send for long (RFC 5382, 5).
+        #[serde(with = "settings::duration")]
+        tcp_closing: Duration = Duration::from_secs(4 * 60);
+        /// TCP, closed by both sides or reset: long enough for retransmissions of the last segments.
+        #[serde(with = "settings::duration")]
+        tcp_closed: Duration = Duration::from_secs(10);
+        /// UDP without an answer.
+        #[serde(with = "settings::duration")]
+        udp_new: Duration = Duration::from_secs(30);
+        /// UDP with an answer (RFC 4787, 4.3 recommends five minutes, and IPVS has them).
+        #[serde(with = "settings::duration")]
+        udp_established: Duration = Duration::from_secs(5 * 60);
+    }
+}
+
+/// Interfaces of this node that lead to workloads of one network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// Host side of the workload interfaces.
+    pub interface: InterfaceGlob,
+    /// Name of the network in which the workloads are.
+    pub network: String,
+}
+
+settings! {
+    /// Answers service names and forwards the rest.
+    Dns {
+        /// Whether the agent answers DNS.
+        enabled: bool = false;
+        /// Addresses with port to listen on, UDP and TCP. Only workloads should reach them.
+        #[serde(deserialize_with = "settings::listen")]
+        listen: Vec<SocketAddr> = vec![SocketAddr::from(([127, 0, 0, 1], 53))];
+        /// Servers that are asked for unknown names, in this order; the port is 53 unless given.
+        /// Empty: they are answered with SERVFAIL.
+        #[serde(deserialize_with = "settings::upstreams")]
+        upstreams: Vec<SocketAddr> = Vec::new();
+        /// How long clients may keep an answer.
+        #[serde(with = "settings::duration")]
+        ttl: Duration = Duration::from_secs(5);
+    }
+}
+
+settings! {
+    /// Prometheus metrics at /metrics, health at /livez and /readyz.
+    Metrics {
+        /// Address with port to listen on, or a list of them. Empty: off.
+        #[serde(deserialize_with = "settings::listen")]
+        listen: Vec<SocketAddr> = vec![SocketAddr::from(([127, 0, 0, 1], 9464))];
+    }
+}
+
+settings! {
+    /// The API that lbctl speaks, on a Unix socket only.
+    Admin {
+        /// Path of the socket. Empty: admin.sock in the run directory.
+        socket: PathBuf = PathBuf::new();
+        /// Permission bits of the socket, octal.
+        mode: FileMode = FileMode(0o660);
+        /// Group that owns the socket. Empty: the agent's own.
+        group: String = String::new();
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
+settings! {
+    /// Logs, on standard error.
+    Log {
+        /// "error", "warn", "info", "debug" or "trace", also by target: "info,lb::dns=debug".
+        level: String = "info".into();
+        /// "text" for people, "json" for machines.
+        format: LogFormat = LogFormat::Text;
+    }
+}

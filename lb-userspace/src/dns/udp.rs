@@ -1,0 +1,203 @@
+//! The UDP side of one listen address. Answers leave from the address that was asked, also on a wildcard socket.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
+};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::message::Transport;
+use super::server::{Reaction, Server};
+
+/// Larger questions do not exist; what is cut off here does not parse.
+const BUFFER: usize = 4096;
+
+/// A bound UDP socket.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: UdpSocket,
+    wildcard: bool,
+}
+
+/// The address that a datagram came to, where the socket alone does not tell.
+type Local = Option<(IpAddr, u32)>;
+
+impl Listener {
+    pub(super) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+        let address = socket.local_addr()?;
+        let wildcard = address.ip().is_unspecified();
+        if wildcard && address.is_ipv4() {
+            setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+        } else if wildcard {
+            setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+        }
+        Ok(Self {
+            socket: UdpSocket::from_std(socket)?,
+            wildcard,
+        })
+    }
+
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Local)> {
+        if !self.wildcard {
+            let (length, client) = self.socket.recv_from(buffer).await?;
+            return Ok((length, client, None));
+        }
+        self.socket
+            .async_io(Interest::READABLE, || receive_with_address(&self.socket, buffer))
+            .await
+    }
+
+    async fn send(&self, bytes: &[u8], client: SocketAddr, local: Local) -> io::Result<()> {
+        match local {
+            None => self.socket.send_to(bytes, client).await.map(|_| ()),
+            Some(local) => {
+                self.socket
+                    .async_io(Interest::WRITABLE, || {
+                        send_from_address(&self.socket, bytes, client, local)
+                    })
+                    .await
+            }
+        }
+    }
+}
+
+/// Serves until `stop`. What is being forwarded lives on in `tasks`.
+pub(super) async fn serve(listener: Arc<Listener>, server: Arc<Server>, tasks: TaskTracker, stop: CancellationToken) {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let received = tokio::select! {
+            () = stop.cancelled() => return,
+            received = listener.receive(&mut buffer) => received,
+        };
+        let (length, client, local) = match received {
+            Ok(received) => received,
+            Err(error) => {
+                tracing::debug!(target: "lb::dns", %error, "receiving failed");
+                // A lasting error must not spin.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+        };
+        match server.react(client, &buffer[..length], Transport::Udp) {
+            Reaction::Ignore => {}
+            Reaction::Reply(pending) => {
+                server.sent(&pending);
+                reply(&listener, pending.bytes(), client, local).await;
+            }
+            Reaction::Forward(forward) => {
+                let (listener, server, stop) = (listener.clone(), server.clone(), stop.clone());
+                tasks.spawn(async move {
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        pending = server.forward(forward) => {
+                            server.sent(&pending);
+                            reply(&listener, pending.bytes(), client, local).await;
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+async fn reply(listener: &Listener, bytes: &[u8], client: SocketAddr, local: Local) {
+    if let Err(error) = listener.send(bytes, client, local).await {
+        tracing::debug!(target: "lb::dns", %client, %error, "answer not sent");
+    }
+}
+
+fn receive_with_address(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Local)> {
+    let mut control = nix::cmsg_space!(libc::in_pktinfo, libc::in6_pktinfo);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let received = recvmsg::<SockaddrStorage>(
+        socket.as_raw_fd(),
+        &mut parts,
+        Some(&mut control),
+        MsgFlags::MSG_DONTWAIT,
+    )?;
+    let client = received
+        .address
+        .as_ref()
+        .and_then(socket_address)
+        .ok_or(io::ErrorKind::InvalidData)?;
+    let local = received.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::Ipv4PacketInfo(info) => {
+            Some((Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr)).into(), 0))
+        }
+        ControlMessageOwned::Ipv6PacketInfo(info) => {
+            let address = std::net::Ipv6Addr::from(info.ipi6_addr.s6_addr);
+            // Only a link-local address needs its interface; any other follows the routes.
+            Some((
+                address.into(),
+                if address.is_unicast_link_local() {
+                    info.ipi6_ifindex
+                } else {
+                    0
+                },
+            ))
+        }
+        _ => None,
+    });
+    Ok((received.bytes, client, local))
+}
+
+fn send_from_address(
+    socket: &UdpSocket,
+    bytes: &[u8],
+    client: SocketAddr,
+    (address, ifindex): (IpAddr, u32),
+) -> io::Result<()> {
+    let (v4, v6);
+    let control = match address {
+        IpAddr::V4(address) => {
+            let source = libc::in_addr {
+                s_addr: u32::from(address).to_be(),
+            };
+            v4 = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: source,
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            ControlMessage::Ipv4PacketInfo(&v4)
+        }
+        IpAddr::V6(address) => {
+            let source = libc::in6_addr {
+                s6_addr: address.octets(),
+            };
+            v6 = libc::in6_pktinfo {
+                ipi6_addr: source,
+                ipi6_ifindex: ifindex,
+            };
+            ControlMessage::Ipv6PacketInfo(&v6)
+        }
+    };
+    let client = SockaddrStorage::from(client);
+    sendmsg(
+        socket.as_raw_fd(),
+        &[IoSlice::new(bytes)],
+        &[control],
+        MsgFlags::MSG_DONTWAIT,
+        Some(&client),
+    )?;
+    Ok(())
+}
+
+fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Some(SocketAddr::from((v4.ip(), v4.port())));
+    }
+    let v6 = address.as_sockaddr_in6()?;
+    Some(SocketAddrV6::new(v6.ip(), v6.port(), v6.flowinfo(), v6.scope_id()).into())
+}

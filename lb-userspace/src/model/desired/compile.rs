@@ -1,0 +1,337 @@
+//! From a [`Snapshot`] to one node's [`Desired`].
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lb_common::abi::{EndpointKey, NETWORK_NODE, TICK_SHIFT, VipKey};
+use lb_common::address::Address;
+
+use super::{Backend, Desired, Family, Interfaces, Node, Refusal, Service, ServiceKey, UnknownNode};
+use crate::model::snapshot::{self, BackendState, EndpointMode, Network, Port, Snapshot};
+
+impl Desired {
+    /// What the tables of `node` should hold for `snapshot`.
+    ///
+    /// # Errors
+    /// If the snapshot does not know `node`: then nothing of it can be told local from remote.
+    pub fn compile(snapshot: &Snapshot, node: &str, interfaces: &Interfaces) -> Result<Self, UnknownNode> {
+        if !snapshot.nodes.iter().any(|n| n.name == node) {
+            let names: Vec<_> = snapshot.nodes.iter().map(|n| n.name.as_str()).collect();
+            let known = if names.is_empty() {
+                "none".to_owned()
+            } else {
+                names.join(", ")
+            };
+            return Err(UnknownNode {
+                node: node.to_owned(),
+                known,
+            });
+        }
+        let mut compiler = Compiler {
+            interfaces,
+            desired: Self {
+                generation: snapshot.generation,
+                node: node.to_owned(),
+                ..Self::default()
+            },
+        };
+        compiler.nodes(snapshot);
+        compiler.services(snapshot);
+        compiler.desired.refused.sort();
+        compiler.desired.refused.dedup();
+        Ok(compiler.desired)
+    }
+}
+
+struct Compiler<'a> {
+    interfaces: &'a Interfaces,
+    desired: Desired,
+}
+
+/// One port of one service in one family.
+struct Listener<'a> {
+    network: &'a Network,
+    service: &'a snapshot::Service,
+    port: &'a Port,
+    family: Family,
+}
+
+impl Compiler<'_> {
+    fn refuse(&mut self, object: String, reason: impl Into<String>) {
+        self.desired.refused.push(Refusal {
+            object,
+            reason: reason.into(),
+        });
+    }
+
+    fn nodes(&mut self, snapshot: &Snapshot) {
+        let mut nodes: Vec<_> = snapshot.nodes.iter().collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        nodes.dedup_by(|a, b| a.name == b.name);
+        for node in nodes {
+            let name: Arc<str> = node.name.as_str().into();
+            let first = |family| of_family(&node.addresses, family).unwrap_or(Address::ANY);
+            let local = *self.desired.node == *name;
+            self.desired.nodes.insert(
+                name.clone(),
+                Node {
+                    tunnel_v4: first(Family::V4),
+                    tunnel_v6: first(Family::V6),
+                    local,
+                },
+            );
+            for address in &node.addresses {
+                self.desired
+                    .addresses
+                    .entry((*address).into())
+                    .or_insert_with(|| name.clone());
+            }
+        }
+    }
+
+    fn services(&mut self, snapshot: &Snapshot) {
+        let networks: BTreeMap<_, _> = snapshot.networks.iter().map(|n| (n.name.as_str(), n)).collect();
+        let mut services: Vec<_> = snapshot.services.iter().collect();
+        services.sort_by_key(|s| (&s.network, &s.name));
+        for service in services {
+            let Some(network) = networks.get(service.network.as_str()) else {
+                let name = &service.network;
+                self.refuse(
+                    format!("service {}", service.name),
+                    format!("there is no network {name:?}"),
+                );
+                continue;
+            };
+            if service.mode == EndpointMode::Dnsrr {
+                continue;
+            }
+            for vip in &service.vips {
+                self.desired
+                    .vips
+                    .entry(VipKey {
+                        address: (*vip).into(),
+                        network: network.id,
+                    })
+                    .or_insert(0);
+            }
+            for port in &service.ports {
+                for family in Family::ALL {
+                    self.listener(&Listener {
+                        network,
+                        service,
+                        port,
+                        family,
+                    });
+                }
+            }
+        }
+    }
+
+    /// The frontends of one port in one family, and the sets behind them.
+    fn listener(&mut self, listener: &Listener<'_>) {
+        let vip = of_family(&listener.service.vips, listener.family);
+        let published = listener.port.published.filter(|_| listener.publishes());
+        let mut set = None;
+        if vip.is_some() || (published.is_some() && !listener.network.encrypted) {
+            set = self.set(listener, false);
+        }
+        if let (Some(address), Some(identity)) = (vip, set) {
+            self.frontend(listener, address, listener.network.id, listener.port.port, identity);
+        }
+        let Some(published) = published else { return };
+        if listener.network.encrypted {
+            set = self
+                .encrypted(listener, published)
+                .then(|| self.set(listener, true))
+                .flatten();
+        }
+        if let Some(identity) = set {
+            self.frontend(listener, Address::ANY, NETWORK_NODE, published, identity);
+        }
+    }
+
+    /// Whether this node answers a published port of an encrypted network: only with backends of its own, since
+    /// our tunnel is clear text. Elsewhere the packet is left to the kernel's stack.
+    fn encrypted(&mut self, listener: &Listener<'_>, published: u16) -> bool {
+        let of_family = |b: &&snapshot::Backend| of_family(&b.addresses, listener.family).is_some();
+        let backends: Vec<_> = listener.service.backends.iter().filter(of_family).collect();
+        let remote = backends.iter().filter(|b| b.node != self.desired.node).count();
+        let answered = remote < backends.len() || backends.is_empty();
+        if remote > 0 {
+            let network = &listener.network.name;
+            let key = listener.key(true);
+            let instead = if answered {
+                "only the backends on this node answer"
+            } else {
+                "no backend runs on this node, so it is left to the kernel's own stack"
+            };
+            self.refuse(
+                format!("published port {published}/{} of {key}", key.protocol),
+                format!("network {network} is encrypted and the tunnel between nodes is not: {instead}"),
+            );
+        }
+        answered
+    }
+
+    fn frontend(&mut self, listener: &Listener<'_>, address: Address, network: u32, port: u16, identity: u64) {
+        let protocol = listener.port.protocol.number();
+        let key = EndpointKey {
+            address,
+            network,
+            port,
+            protocol,
+            family: listener.family.number(),
+        };
+        let holder = match self.desired.frontends.entry(key) {
+            Entry::Occupied(taken) => *taken.get(),
+            Entry::Vacant(free) => {
+                free.insert(identity);
+                if let Some(frontends) = self.desired.vips.get_mut(&VipKey { address, network }) {
+                    *frontends += 1;
+                }
+                return;
+            }
+        };
+        if holder != identity {
+            let taken = self.desired.services[&holder].key.to_string();
+            let what = if network == NETWORK_NODE {
+                format!("published port {port}")
+            } else {
+                format!("VIP {address}")
+            };
+            self.refuse(
+                format!("service {}", listener.key(false)),
+                format!("{what} is already taken by {taken}"),
+            );
+        }
+    }
+
+    /// Adds the balanced set of a listener, unless it is there; returns its identity.
+    fn set(&mut self, listener: &Listener<'_>, local: bool) -> Option<u64> {
+        let key = listener.key(local);
+        let identity = key.identity();
+        if let Some(there) = self.desired.services.get(&identity) {
+            if there.key == key && there.target == listener.port.target {
+                return Some(identity);
+            }
+            let reason = if there.key == key {
+                format!(
+                    "its port leads to {} already, so it cannot lead to {}",
+                    there.target, listener.port.target
+                )
+            } else {
+                format!("its identity is that of {}; rename one of them", there.key)
+            };
+            self.refuse(format!("service {key}"), reason);
+            return None;
+        }
+        let shares = self.shares(listener, local);
+        let timeout = |t: Option<Duration>| t.map_or(0, ticks);
+        self.desired.services.insert(
+            identity,
+            Service {
+                key,
+                target: listener.port.target,
+                shares,
+                tcp_timeout: timeout(listener.service.tcp_timeout),
+                udp_timeout: timeout(listener.service.udp_timeout),
+            },
+        );
+        Some(identity)
+    }
+
+    /// Adds the backends of a listener; returns those that take new flows: the ready ones, or the draining ones
+    /// while no other is there.
+    fn shares(&mut self, listener: &Listener<'_>, local: bool) -> Vec<(EndpointKey, u16)> {
+        let mut members: BTreeMap<EndpointKey, (BackendState, u16)> = BTreeMap::new();
+        for backend in &listener.service.backends {
+            let Some(address) = of_family(&backend.addresses, listener.family) else {
+                continue;
+            };
+            if local && backend.node != self.desired.node {
+                continue;
+            }
+            let Some((node, _)) = self.desired.nodes.get_key_value(backend.node.as_str()) else {
+                let object = format!("backend {} of {}", backend.name, listener.key(local));
+                self.refuse(object, format!("there is no node {:?}", backend.node));
+                continue;
+            };
+            let node = node.clone();
+            let key = EndpointKey {
+                address,
+                network: listener.network.id,
+                port: backend.port.unwrap_or(listener.port.target),
+                protocol: listener.port.protocol.number(),
+                family: listener.family.number(),
+            };
+            let member = members.entry(key).or_insert((backend.state, backend.weight.max(1)));
+            if backend.state == BackendState::Ready {
+                member.0 = BackendState::Ready;
+            }
+            self.backend(key, backend, node, listener.network.encrypted);
+        }
+        let ready = members.values().any(|(state, _)| *state == BackendState::Ready);
+        let takes = |state: BackendState| !ready || state == BackendState::Ready;
+        members
+            .into_iter()
+            .filter(|(_, (state, _))| takes(*state))
+            .map(|(key, (_, weight))| (key, weight))
+            .collect()
+    }
+
+    fn backend(&mut self, key: EndpointKey, backend: &snapshot::Backend, node: Arc<str>, encrypted: bool) {
+        let local = *node == *self.desired.node;
+        let interface = self.interfaces.get(&(key.network, key.address)).filter(|_| local);
+        let (ifindex, mac) = interface.copied().unwrap_or_default();
+        if local && !encrypted {
+            self.desired.local_backends.insert(key);
+        }
+        let name = backend.name.clone();
+        let there = self.desired.backends.entry(key).or_insert(Backend {
+            name,
+            node,
+            local,
+            state: backend.state,
+            ifindex,
+            mac,
+        });
+        if backend.state == BackendState::Ready {
+            there.state = BackendState::Ready;
+        }
+    }
+}
+
+impl Listener<'_> {
+    fn key(&self, local: bool) -> ServiceKey {
+        ServiceKey {
+            network: self.network.name.clone(),
+            name: self.service.name.clone(),
+            port: self.port.port,
+            protocol: self.port.protocol,
+            family: self.family,
+            local,
+        }
+    }
+
+    /// Whether a published port is answered in this family: where a backend has an address, and in both while
+    /// there is no backend at all, so that clients are refused at once.
+    fn publishes(&self) -> bool {
+        let mut addresses = self.service.backends.iter().flat_map(|b| &b.addresses).peekable();
+        addresses.peek().is_none() || addresses.any(|a| Family::of(*a) == self.family)
+    }
+}
+
+fn of_family(addresses: &[IpAddr], family: Family) -> Option<Address> {
+    addresses
+        .iter()
+        .find(|a| Family::of(**a) == family)
+        .map(|a| (*a).into())
+}
+
+/// Ticks of a timeout; at least one, since zero stands for the agent's setting.
+fn ticks(timeout: Duration) -> u32 {
+    (timeout.as_nanos() >> TICK_SHIFT).clamp(1, u128::from(u32::MAX)) as u32
+}

@@ -1,0 +1,142 @@
+//! [`Actual`]: what the tables of this node hold now, read back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use lb_common::abi::{
+    self, Addresses, BACKEND_GONE, Backends, EndpointKey, Flows4, Flows6, Frontend, Frontends, LocalBackends,
+    NodeAddress, Nodes, Services, SlotKey, Slots, Vip, VipKey, Vips,
+};
+use lb_common::address::Address;
+
+use super::store::{ReadTables, StoreError};
+
+/// What the tables hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Actual {
+    /// `nodes`, also those that are no longer there.
+    pub nodes: BTreeMap<u32, abi::Node>,
+    /// `addresses`.
+    pub addresses: BTreeMap<Address, NodeAddress>,
+    /// `backends`, also those that are gone.
+    pub backends: BTreeMap<u32, abi::Backend>,
+    /// `local_backends`.
+    pub local_backends: BTreeMap<EndpointKey, u32>,
+    /// `slots`, of every generation.
+    pub slots: BTreeMap<SlotKey, u32>,
+    /// `services`.
+    pub services: BTreeMap<u32, abi::Service>,
+    /// `frontends`.
+    pub frontends: BTreeMap<EndpointKey, Frontend>,
+    /// `vips`.
+    pub vips: BTreeMap<VipKey, Vip>,
+    /// Elements of `backends` that may be given to another address. Empty: none, which is safe, and enough
+    /// until every element of the table has been used once.
+    pub reusable: Reusable,
+}
+
+impl Actual {
+    /// Reads the tables. [`Actual::reusable`] stays empty.
+    ///
+    /// # Errors
+    /// If a table cannot be read.
+    pub fn read(tables: &impl ReadTables) -> Result<Self, StoreError> {
+        Ok(Self {
+            nodes: tables.entries::<Nodes>()?,
+            addresses: tables.entries::<Addresses>()?,
+            backends: tables.entries::<Backends>()?,
+            local_backends: tables.entries::<LocalBackends>()?,
+            slots: tables.entries::<Slots>()?,
+            services: tables.entries::<Services>()?,
+            frontends: tables.entries::<Frontends>()?,
+            vips: tables.entries::<Vips>()?,
+            reusable: Reusable::default(),
+        })
+    }
+}
+
+/// Elements of `backends` that are gone and that no flow refers to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reusable {
+    /// Element to the generation that was seen: one used again since then is not meant.
+    pub backends: BTreeMap<u32, u32>,
+}
+
+impl Reusable {
+    /// Looks for them. Reads every flow: for the agent's collection of old flows, not for each change.
+    ///
+    /// # Errors
+    /// If a table cannot be read.
+    pub fn collect(tables: &impl ReadTables) -> Result<Self, StoreError> {
+        // In this order: an element that is gone before the flows are read gets no new flow while they are.
+        let mut backends: BTreeMap<u32, u32> = tables
+            .entries::<Backends>()?
+            .into_iter()
+            .filter(|(_, b)| b.state == BACKEND_GONE)
+            .map(|(id, b)| (id, b.generation))
+            .collect();
+        let mut referred = BTreeSet::new();
+        referred.extend(tables.entries::<Flows4>()?.values().map(|flow| flow.backend));
+        referred.extend(tables.entries::<Flows6>()?.values().map(|flow| flow.backend));
+        backends.retain(|id, _| !referred.contains(id));
+        Ok(Self { backends })
+    }
+}
+
+/// The key by which a backend's element is known again.
+pub(super) fn key_of(backend: &abi::Backend) -> EndpointKey {
+    EndpointKey {
+        address: backend.address,
+        network: backend.network,
+        port: backend.port,
+        protocol: backend.protocol,
+        family: if backend.address.is_v4() { 4 } else { 6 },
+    }
+}
+
+/// The rows of `slots` by service.
+pub(super) struct SlotIndex {
+    rows: Vec<(SlotKey, u32)>,
+    services: BTreeMap<u32, Range<usize>>,
+}
+
+impl SlotIndex {
+    pub(super) fn of(actual: &Actual) -> Self {
+        let rows: Vec<_> = actual.slots.iter().map(|(key, id)| (*key, *id)).collect();
+        let mut services = BTreeMap::new();
+        let mut start = 0;
+        for end in 1..=rows.len() {
+            if end == rows.len() || rows[end].0.service != rows[start].0.service {
+                services.insert(rows[start].0.service, start..end);
+                start = end;
+            }
+        }
+        Self { rows, services }
+    }
+
+    /// Services with slots, and all of those.
+    pub(super) fn services(&self) -> impl Iterator<Item = (u32, &[(SlotKey, u32)])> {
+        self.services
+            .iter()
+            .map(|(service, range)| (*service, &self.rows[range.clone()]))
+    }
+
+    /// Slots of one generation of a service, in their order.
+    pub(super) fn generation(&self, service: u32, generation: u32) -> &[(SlotKey, u32)] {
+        let rows = self
+            .services
+            .get(&service)
+            .map_or(&[][..], |range| &self.rows[range.clone()]);
+        let start = rows.partition_point(|(key, _)| key.generation < generation);
+        let end = start + rows[start..].partition_point(|(key, _)| key.generation == generation);
+        &rows[start..end]
+    }
+
+    /// A generation of which no slot is there, `generation` or one after it.
+    pub(super) fn free_generation(&self, service: u32, mut generation: u32) -> u32 {
+        while !self.generation(service, generation).is_empty() {
+            generation = generation.wrapping_add(1);
+        }
+        generation
+    }
+}

@@ -1,0 +1,121 @@
+//! [`apply`]: executes a [`Plan`] in its order, and says what did not work.
+
+use std::fmt;
+
+use lb_common::abi::{Addresses, Backends, Frontends, LocalBackends, Nodes, Services, Slots, Table, Vips};
+use serde::Serialize;
+
+use super::store::{StoreError, WriteTables};
+use super::{Action, Op, Phase, Plan, Row};
+
+/// What became of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Ops that were done.
+    pub done: usize,
+    /// Ops that failed.
+    pub failed: Vec<Failure>,
+    /// Ops left out, because one that had to come first failed.
+    pub skipped: usize,
+}
+
+/// An op that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// Index into [`Plan::ops`].
+    pub op: usize,
+    /// What was to be written.
+    pub what: String,
+    /// What went wrong.
+    pub error: String,
+}
+
+impl Report {
+    /// Everything was done.
+    pub fn is_complete(&self) -> bool {
+        self.failed.is_empty() && self.skipped == 0
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} writes done, {} failed, {} left out",
+            self.done,
+            self.failed.len(),
+            self.skipped
+        )?;
+        match self.failed.first() {
+            Some(first) => write!(f, "; first failure: {}: {}", first.what, first.error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Executes `plan`, never in another order. What depends on a failed op is left out and everything else done: a
+/// service that cannot be changed keeps its old backends and stops no other. The next diff plans the rest again.
+pub fn apply(plan: &Plan, tables: &mut impl WriteTables) -> Report {
+    let mut report = Report::default();
+    let mut missing = vec![false; plan.ops.len()];
+    let mut settled = !plan.ops.iter().any(|op| op.phase < Phase::Break);
+    for (index, op) in plan.ops.iter().enumerate() {
+        if op.phase == Phase::Break && !settled {
+            tables.settle();
+            settled = true;
+        }
+        if op.after.iter().any(|first| missing[*first]) {
+            missing[index] = true;
+            report.skipped += 1;
+            continue;
+        }
+        match execute(op, tables) {
+            Ok(()) => report.done += 1,
+            Err(error) => {
+                missing[index] = true;
+                report.failed.push(Failure {
+                    op: index,
+                    what: op.to_string(),
+                    error: error.to_string(),
+                });
+            }
+        }
+    }
+    report
+}
+
+/// Executes one op.
+///
+/// # Errors
+/// If the table refuses the write.
+pub fn execute(op: &Op, tables: &mut impl WriteTables) -> Result<(), StoreError> {
+    let remove = op.action == Action::Remove;
+    match &op.row {
+        // These keep a tombstone.
+        Row::Node(id, value) => tables.set::<Nodes>(id, value),
+        Row::Backend(id, value) => tables.set::<Backends>(id, value),
+        Row::Address(key, value) => write::<Addresses>(tables, key, value, remove),
+        Row::LocalBackend(key, value) => write::<LocalBackends>(tables, key, value, remove),
+        Row::Slot(key, value) => write::<Slots>(tables, key, value, remove),
+        Row::Service(id, value) => write::<Services>(tables, id, value, remove),
+        Row::Frontend(key, value) => write::<Frontends>(tables, key, value, remove),
+        Row::Vip(key, value) => write::<Vips>(tables, key, value, remove),
+    }
+}
+
+fn write<T: Table>(
+    tables: &mut impl WriteTables,
+    key: &T::Key,
+    value: &T::Value,
+    remove: bool,
+) -> Result<(), StoreError>
+where
+    T::Key: aya::Pod,
+    T::Value: aya::Pod + Default,
+{
+    if remove {
+        tables.delete::<T>(key)
+    } else {
+        tables.set::<T>(key, value)
+    }
+}

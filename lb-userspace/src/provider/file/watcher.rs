@@ -1,0 +1,163 @@
+//! Decides when the document is read: soon after a change, never in the middle of one, and now and then anyway.
+//!
+//! Directories are watched, not the file: an atomic rename gives the name another inode, and Kubernetes swaps a
+//! symbolic link beside it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tracing::warn;
+
+use super::{Outcome, Source};
+
+/// One change is several events; they are over when none came for so long.
+const QUIET: Duration = Duration::from_millis(5);
+/// A steady stream of events does not put off the reading for longer than this.
+const QUIET_MAX: Duration = Duration::from_millis(50);
+/// A writer that keeps the file open for longer than this is not waited for.
+const WRITER_MAX: Duration = Duration::from_secs(2);
+/// A document that cannot be used is read again after this time before it is called wrong.
+const DOUBT: Duration = Duration::from_millis(50);
+/// Without any event: an event may have been lost, or never sent (network file systems).
+const REREAD: Duration = Duration::from_secs(5);
+/// Where nothing can be watched (no directory yet, no inotify instances left).
+const POLL: Duration = Duration::from_millis(50);
+
+/// Refreshes `source` until nobody wants it.
+pub(super) fn run(path: &Path, source: &mut Source) {
+    let mut watch = Watch::new(path);
+    let mut anew = true;
+    loop {
+        // Watched before it is read: a change after the reading then makes an event.
+        watch.arm(anew);
+        let wait = match source.refresh() {
+            Outcome::Unwanted => return,
+            Outcome::Doubtful => DOUBT,
+            Outcome::Settled if watch.armed() => REREAD,
+            Outcome::Settled => POLL,
+        };
+        anew = !watch.wait(wait);
+    }
+}
+
+/// The watched directories and what their events said about the document.
+struct Watch {
+    path: PathBuf,
+    watcher: Option<RecommendedWatcher>,
+    events: Receiver<notify::Result<Event>>,
+    directories: BTreeSet<PathBuf>,
+    /// The document's own name, and what it resolves to.
+    files: BTreeSet<PathBuf>,
+    /// Somebody has written and not closed yet.
+    writing: bool,
+}
+
+impl Watch {
+    fn new(path: &Path) -> Self {
+        let (sender, events) = mpsc::channel();
+        let watcher = notify::recommended_watcher(sender)
+            .inspect_err(|error| {
+                warn!(target: "lb::provider", %error, "cannot watch files; reading the cluster file often instead");
+            })
+            .ok();
+        let path = path.to_path_buf();
+        Self {
+            path,
+            watcher,
+            events,
+            directories: BTreeSet::new(),
+            files: BTreeSet::new(),
+            writing: false,
+        }
+    }
+
+    fn armed(&self) -> bool {
+        !self.directories.is_empty()
+    }
+
+    /// Watches the directories in which the document's name and its target are. `anew`: also those already watched,
+    /// whose names may stand for other directories by now.
+    fn arm(&mut self, anew: bool) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let mut files = BTreeSet::new();
+        let directory = self.path.parent().and_then(|parent| parent.canonicalize().ok());
+        if let (Some(directory), Some(name)) = (directory, self.path.file_name()) {
+            files.insert(directory.join(name));
+        }
+        files.extend(self.path.canonicalize().ok());
+        let wanted: BTreeSet<PathBuf> = files
+            .iter()
+            .filter_map(|file| file.parent().map(Path::to_path_buf))
+            .collect();
+        for old in self.directories.iter().filter(|old| anew || !wanted.contains(*old)) {
+            // It fails where the directory is gone, and its watch with it.
+            let _ = watcher.unwatch(old);
+        }
+        let kept: BTreeSet<PathBuf> = if anew {
+            BTreeSet::new()
+        } else {
+            self.directories.intersection(&wanted).cloned().collect()
+        };
+        let added = wanted
+            .difference(&kept)
+            .filter(|new| watcher.watch(new, RecursiveMode::NonRecursive).is_ok());
+        self.directories = kept.iter().chain(added).cloned().collect();
+        self.files = files;
+    }
+
+    /// Waits for a change, at most so long, and then until it is over. Whether there was one.
+    fn wait(&mut self, timeout: Duration) -> bool {
+        if !self.next(timeout) {
+            return false;
+        }
+        let first = Instant::now();
+        loop {
+            let patience = if self.writing { WRITER_MAX } else { QUIET_MAX };
+            let left = patience.saturating_sub(first.elapsed());
+            if left.is_zero() {
+                self.writing = false;
+                return true;
+            }
+            let quiet = if self.writing { left } else { QUIET.min(left) };
+            if !self.next(quiet) && !self.writing {
+                return true;
+            }
+        }
+    }
+
+    /// Waits for an event that may concern the document, at most so long. Whether there was one.
+    fn next(&mut self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.events.recv_timeout(left) {
+                Ok(Ok(event)) if !self.note(&event) => {}
+                // Or an error: events were lost.
+                Ok(_) => return true,
+                Err(RecvTimeoutError::Timeout) => return false,
+                Err(RecvTimeoutError::Disconnected) => {
+                    std::thread::sleep(left);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Takes notice of an event. Whether it may concern the document.
+    fn note(&mut self, event: &Event) -> bool {
+        let ours = event.paths.iter().any(|path| self.files.contains(path));
+        match event.kind {
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => self.writing &= !ours,
+            // Our own reading, among others.
+            EventKind::Access(_) => return false,
+            EventKind::Modify(ModifyKind::Data(_)) => self.writing |= ours,
+            EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => self.writing &= !ours,
+            _ => {}
+        }
+        true
+    }
+}
