@@ -1,5 +1,6 @@
 //! `lb-demo`: three nodes and two clients on this machine, real agents, real traffic, and what came of it, as tables.
 
+mod checks;
 mod story;
 mod table;
 
@@ -53,7 +54,7 @@ fn run(args: &Args) -> Result<bool> {
     );
     let mut story = Story::new(&cluster);
     story.tell()?;
-    let good = story.verdict(start.elapsed());
+    let good = story.checks.verdict(start.elapsed());
     if args.keep {
         story.what_to_try()?;
         loop {

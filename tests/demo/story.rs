@@ -1,37 +1,21 @@
 //! What the demo does, step by step, and what it makes of it.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use hickory_proto::rr::RecordType;
-use lb_tests::client::{Answer, get};
 use lb_tests::cluster::{Cluster, Deployed, Family, Spec};
-use lb_tests::netns::Netns;
 use lb_tests::traffic::{Style, Traffic};
 use lb_tests::{dns, lbctl, require};
 
+use crate::checks::{Checks, ask};
 use crate::table;
 
-/// Requests to each frontend.
-const REQUESTS: usize = 30;
-
-/// The story of one cluster, and what went wrong in it.
+/// The story of one cluster.
 pub(crate) struct Story<'a> {
     cluster: &'a Cluster,
     web: Option<Deployed<'a>>,
-    checks: usize,
-    requests: usize,
-    faults: Vec<String>,
-}
-
-/// What came of some requests.
-struct Tally {
-    counts: BTreeMap<String, usize>,
-    seen: Vec<IpAddr>,
-    failed: usize,
+    pub(crate) checks: Checks,
 }
 
 impl<'a> Story<'a> {
@@ -40,9 +24,7 @@ impl<'a> Story<'a> {
         Self {
             cluster,
             web: None,
-            checks: 0,
-            requests: 0,
-            faults: Vec::new(),
+            checks: Checks::default(),
         }
     }
 
@@ -78,10 +60,14 @@ impl<'a> Story<'a> {
                     .iter()
                     .filter(|backend| web.workload(backend).node() == node)
                     .count();
-                let ok = self.check_even(&format!("published port on {name}"), &tally, &backends);
-                let seen = self.check_seen(&format!("published port on {name}"), &tally, client.address(family));
+                let ok = self
+                    .checks
+                    .check_even(&format!("published port on {name}"), &tally, &backends);
+                let seen = self
+                    .checks
+                    .check_seen(&format!("published port on {name}"), &tally, client.address(family));
                 let mut row = vec![name.to_owned(), here.to_string(), target.to_string()];
-                row.extend(self.row(&tally, &backends));
+                row.extend(self.checks.row(&tally, &backends));
                 row.extend([seen, ok]);
                 rows.push(row);
             }
@@ -104,14 +90,14 @@ impl<'a> Story<'a> {
                     .any(|backend| web.workload(backend).name() == client.name());
                 let tally = ask(client.netns(), web.vip(family));
                 let what = format!("VIP from {}", client.name());
-                let ok = self.check_even(&what, &tally, &backends);
+                let ok = self.checks.check_even(&what, &tally, &backends);
                 let seen = if itself {
                     "itself a backend".into()
                 } else {
-                    self.check_seen(&what, &tally, client.address(family))
+                    self.checks.check_seen(&what, &tally, client.address(family))
                 };
                 let mut row = vec![client.name().to_owned(), web.vip(family).to_string()];
-                row.extend(self.row(&tally, &backends));
+                row.extend(self.checks.row(&tally, &backends));
                 row.extend([seen, ok]);
                 rows.push(row);
             }
@@ -125,7 +111,7 @@ impl<'a> Story<'a> {
         let reached = stranger
             .netns()
             .run(|| std::net::TcpStream::connect_timeout(&vip, Duration::from_millis(500)));
-        self.check(reached.is_err(), || {
+        self.checks.check(reached.is_err(), || {
             format!("{} of network blog reaches {vip} of network shop", stranger.name())
         });
         match reached {
@@ -176,7 +162,7 @@ impl<'a> Story<'a> {
                 .netns()
                 .run(|| dns::ask(server, name, kind))
                 .with_context(|| format!("ask for {name}"))?;
-            self.check(reply.data == expected, || {
+            self.checks.check(reply.data == expected, || {
                 format!("{name} is {:?}, not {expected:?}", reply.data)
             });
             rows.push(vec![
@@ -188,7 +174,7 @@ impl<'a> Story<'a> {
         }
         let stranger = self.cluster.workload(2, "blog");
         let reply = stranger.netns().run(|| dns::ask(server, "web", RecordType::A))?;
-        self.check(reply.data.is_empty(), || {
+        self.checks.check(reply.data.is_empty(), || {
             format!("network blog learns {:?} for web", reply.data)
         });
         rows.push(vec![
@@ -224,10 +210,10 @@ impl<'a> Story<'a> {
         })?;
         table::print(&["WHAT HAPPENS", "REQUESTS", "FAILED", "SLOWEST"], &rows);
         let tally = ask(cluster.client(0).netns(), web.on_node(2, Family::V4));
-        self.check(!tally.counts.contains_key(&first), || {
+        self.checks.check(!tally.counts.contains_key(&first), || {
             format!("{first} drains and gets new connections")
         });
-        self.check(tally.counts.contains_key(&added), || {
+        self.checks.check(tally.counts.contains_key(&added), || {
             format!("{added} was added and gets no connection")
         });
         Ok(())
@@ -257,8 +243,8 @@ impl<'a> Story<'a> {
         let failures: Vec<_> = reports.iter().flat_map(|report| &report.failures).collect();
         let ok: usize = reports.iter().map(lb_tests::traffic::Report::ok).sum();
         let slowest = reports.iter().map(|report| report.slowest).max().unwrap_or_default();
-        self.requests += ok + failures.len();
-        self.check(failures.is_empty(), || {
+        self.checks.requests += ok + failures.len();
+        self.checks.check(failures.is_empty(), || {
             format!("while {what}: {} failed, the first: {}", failures.len(), failures[0].1)
         });
         rows.push(vec![
@@ -286,7 +272,7 @@ impl<'a> Story<'a> {
             text.lines().for_each(|line| println!("  {line}"));
             println!();
             let error = String::from_utf8_lossy(&output.stderr).into_owned();
-            self.check(output.status.success(), || {
+            self.checks.check(output.status.success(), || {
                 format!("lbctl {}: {}: {error}", arguments.join(" "), output.status)
             });
         }
@@ -307,27 +293,12 @@ impl<'a> Story<'a> {
                 .lines()
                 .filter(|line| line.starts_with(prefix) && !line.ends_with(" 0"))
                 .peekable();
-            self.check(found.peek().is_some(), || format!("no metric {prefix}"));
+            self.checks
+                .check(found.peek().is_some(), || format!("no metric {prefix}"));
             found.take(4).for_each(|line| println!("  {line}"));
         }
         println!();
         Ok(())
-    }
-
-    /// Prints the last line; whether all was well.
-    pub(crate) fn verdict(&self, took: Duration) -> bool {
-        for fault in &self.faults {
-            println!("  wrong: {fault}");
-        }
-        let word = if self.faults.is_empty() { "PASS" } else { "FAIL" };
-        println!(
-            "{word}: {} checks, {} wrong, {} requests, in {:.0} s",
-            self.checks,
-            self.faults.len(),
-            self.requests,
-            took.as_secs_f32()
-        );
-        self.faults.is_empty()
     }
 
     /// Commands for a cluster that stays.
@@ -370,66 +341,4 @@ impl<'a> Story<'a> {
         println!("  tail -f {}", node.agent().log_path().display());
         Ok(())
     }
-
-    fn check(&mut self, good: bool, fault: impl FnOnce() -> String) {
-        self.checks += 1;
-        if !good {
-            self.faults.push(fault());
-        }
-    }
-
-    fn check_even(&mut self, what: &str, tally: &Tally, backends: &[String]) -> String {
-        let counts: Vec<_> = backends
-            .iter()
-            .map(|backend| tally.counts.get(backend).copied().unwrap_or(0))
-            .collect();
-        let (min, max) = (counts.iter().min().unwrap_or(&0), counts.iter().max().unwrap_or(&0));
-        let even = tally.failed == 0 && max - min <= 1;
-        self.check(even, || format!("{what}: {} failed, shares {counts:?}", tally.failed));
-        if even { "yes".into() } else { "NO".into() }
-    }
-
-    fn check_seen(&mut self, what: &str, tally: &Tally, own: IpAddr) -> String {
-        let others = tally.seen.iter().filter(|seen| **seen != own).count();
-        self.check(others == 0, || {
-            format!("{what}: {others} requests came from another address than {own}")
-        });
-        if others == 0 {
-            own.to_string()
-        } else {
-            format!("NOT {own}")
-        }
-    }
-
-    fn row(&mut self, tally: &Tally, backends: &[String]) -> Vec<String> {
-        self.requests += REQUESTS;
-        let counts = backends
-            .iter()
-            .map(|backend| tally.counts.get(backend).copied().unwrap_or(0));
-        [REQUESTS, tally.failed]
-            .into_iter()
-            .chain(counts)
-            .map(|count| count.to_string())
-            .collect()
-    }
-}
-
-/// [`REQUESTS`] requests, a connection for each.
-fn ask(netns: &Netns, target: SocketAddr) -> Tally {
-    let answers: Vec<io::Result<Answer>> = netns.run(|| (0..REQUESTS).map(|_| get(target)).collect());
-    let mut tally = Tally {
-        counts: BTreeMap::new(),
-        seen: Vec::new(),
-        failed: 0,
-    };
-    for answer in answers {
-        match answer {
-            Ok(answer) => {
-                *tally.counts.entry(answer.backend).or_insert(0) += 1;
-                tally.seen.push(answer.peer.ip());
-            }
-            Err(_) => tally.failed += 1,
-        }
-    }
-    tally
 }
