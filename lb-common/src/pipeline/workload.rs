@@ -56,7 +56,11 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
         let h = &mut work.headers;
         found = if tables.is_vip(&h.tuple.destination, interface.network) {
             let tcp = h.tuple.protocol == TCP;
-            Found::Refused(if tcp { Reason::ResetNoPort } else { Reason::UnreachableNoPort })
+            Found::Refused(if tcp {
+                Reason::ResetNoPort
+            } else {
+                Reason::UnreachableNoPort
+            })
         } else {
             flags = None;
             find_published(tables, env, h)

@@ -169,11 +169,17 @@ pub(super) fn interface_rows(interfaces: &Interfaces, snapshot: &Snapshot) -> BT
         } else {
             0
         };
+        // The kernel drops what is delivered to a peer in its own namespace.
+        let peer = if workload.link.is_veth() && workload.link.peer_elsewhere {
+            abi::INTERFACE_PEER
+        } else {
+            0
+        };
         rows.insert(
             workload.link.ifindex,
             Interface {
                 network: network.id,
-                flags: abi::INTERFACE_WORKLOAD | bridged,
+                flags: abi::INTERFACE_WORKLOAD | bridged | peer,
                 mac: workload.link.mac.unwrap_or_default(),
                 _pad: [0; 2],
             },
@@ -224,6 +230,7 @@ mod tests {
             up: true,
             loopback: name == "lo",
             master: None,
+            peer_elsewhere: false,
         }
     }
 

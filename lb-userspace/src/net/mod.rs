@@ -54,6 +54,8 @@ pub struct Link {
     pub loopback: bool,
     /// Bridge or bond that it is a port of.
     pub master: Option<u32>,
+    /// Its other end lies in another network namespace.
+    pub peer_elsewhere: bool,
 }
 
 impl Link {
@@ -262,6 +264,7 @@ fn link(message: LinkMessage) -> Link {
         up: message.header.flags.contains(LinkFlags::Up),
         loopback: message.header.flags.contains(LinkFlags::Loopback),
         master: None,
+        peer_elsewhere: false,
     };
     for attribute in message.attributes {
         match attribute {
@@ -269,6 +272,7 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::Address(mac) => link.mac = mac.try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(master) => link.master = Some(master),
+            LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos
                     .into_iter()

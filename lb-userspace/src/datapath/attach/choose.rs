@@ -122,6 +122,7 @@ mod tests {
             up: true,
             loopback: false,
             master: None,
+            peer_elsewhere: false,
         }
     }
 
