@@ -6,9 +6,14 @@ use std::vec::Vec;
 
 use super::fixture::{Entry, Fixture, Step};
 use super::frame::ethernet;
-use super::world::{CLIENT_IF, Case, NETWORK, NOW, Place, ROUTED_IF, STRANGER_IF, World, mac, reply_of, workload_mac};
+use super::world::{
+    CLIENT_IF, Case, NETWORK, NODE_IF, NOW, Place, ROUTED_IF, STRANGER_IF, World, mac, reply_of, workload_mac,
+};
 use crate::abi::{FLOW_ESTABLISHED, FLOW_NEW, NETWORK_NODE};
 use crate::verdict::{Action, Reason};
+
+/// An interface that every namespace has, and no table.
+const LOOPBACK: u32 = 1;
 
 pub(super) fn fixtures() -> Vec<Fixture> {
     let mut all = Vec::new();
@@ -157,12 +162,11 @@ fn apart(case: Case) -> Vec<Fixture> {
     let stranger = case
         .first(case.stranger(), case.vip())
         .macs(mac(STRANGER_IF), workload_mac(STRANGER_IF));
-    let unknown = Step::new(Entry::FromWorkload, 99, case.vip_opening().build());
+    let unknown = Step::new(Entry::FromWorkload, LOOPBACK, case.vip_opening().build());
     let outside = case
         .first(case.client(), case.vip())
         .macs(mac(CLIENT_IF), workload_mac(CLIENT_IF));
-    let arp = ethernet(mac(NODE), workload_mac(CLIENT_IF), 0x88cc, &[0; 46]);
-    const NODE: u32 = super::world::NODE_IF;
+    let arp = ethernet(mac(NODE_IF), workload_mac(CLIENT_IF), 0x88cc, &[0; 46]);
     vec![
         Fixture::new(
             name("isolation"),
@@ -171,15 +175,15 @@ fn apart(case: Case) -> Vec<Fixture> {
         )
         .step(Step::new(Entry::FromWorkload, STRANGER_IF, stranger.build()).passes(Reason::PassNotService)),
         Fixture::new(name("from_outside"), "nor on the node's own interfaces", World::new())
-            .step(Step::new(Entry::TcNode, NODE, outside.build()).passes(Reason::PassNotService)),
+            .step(Step::new(Entry::TcNode, NODE_IF, outside.build()).passes(Reason::PassNotService)),
         Fixture::new(
             name("interface"),
             "an interface that is not in the tables is left alone",
             World::new(),
         )
         .step(unknown.passes(Reason::PassInterface))
-        .step(Step::new(Entry::ToWorkload, 99, case.vip_opening().build()).passes(Reason::PassInterface))
-        .step(Step::new(Entry::FromWorkload, NODE, case.vip_opening().build()).passes(Reason::PassInterface)),
+        .step(Step::new(Entry::ToWorkload, LOOPBACK, case.vip_opening().build()).passes(Reason::PassInterface))
+        .step(Step::new(Entry::FromWorkload, NODE_IF, case.vip_opening().build()).passes(Reason::PassInterface)),
         Fixture::new(name("protocol"), "what is not IP passes", World::new())
             .step(Step::new(Entry::FromWorkload, CLIENT_IF, arp.clone()).passes(Reason::PassProtocol))
             .step(Step::new(Entry::ToWorkload, CLIENT_IF, arp).passes(Reason::PassProtocol)),
