@@ -77,6 +77,19 @@ fn tcp(case: Case) -> Vec<Fixture> {
         )
         .step(to(case, &case.opening(), Place::Switched)),
         Fixture::new(
+            name("last_syn"),
+            "where nothing but draining backends is left, one choice holds for XDP, tc and the repeated SYN",
+            World::new()
+                .serve(case, &[Place::Here, Place::Switched])
+                .backend_state(case, Place::Here, BACKEND_DRAINING)
+                .backend_state(case, Place::Switched, BACKEND_DRAINING),
+        )
+        .step(Step::new(Entry::XdpNode, NODE_IF, case.opening().build()).passes(Reason::PassToTc))
+        .step(to(case, &case.opening(), Place::Here))
+        .step(to(case, &case.opening(), Place::Here).then(move |tables| {
+            assert_eq!(tables.cursors.borrow()[&case.published_service()], 1);
+        })),
+        Fixture::new(
             name("gone"),
             "a connection whose backend is gone is reset at once, and forgotten",
             flow(BACKEND_GONE),

@@ -173,10 +173,10 @@ impl Step {
         self
     }
 
-    /// It is rewritten in a way that depends on the time.
+    /// It goes this way, rewritten as depends on the time.
     #[must_use]
-    pub fn changes(mut self, action: Action, reason: Reason) -> Self {
-        (self.action, self.reason) = (action, reason);
+    pub fn sends(mut self, action: Action, reason: Reason, ifindex: u32) -> Self {
+        (self.action, self.reason, self.out_ifindex) = (action, reason, ifindex);
         self
     }
 

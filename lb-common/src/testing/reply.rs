@@ -82,6 +82,21 @@ fn replies(case: Case) -> Vec<Fixture> {
         )
         .step(step().passes(Reason::PassNotService)),
     ];
+    let mut moved = world();
+    let here = moved.tables.backends[&case.backend_id(Place::Here)];
+    let other = case.backend_id(Place::Switched);
+    moved
+        .tables
+        .backends
+        .insert(other, crate::abi::Backend { port: 9000, ..here });
+    all.push(
+        Fixture::new(
+            name("other_port"),
+            "nor what the old one says from another port of the same address",
+            moved.change(tuple, |flow| flow.backend = other),
+        )
+        .step(step().passes(Reason::PassNotService)),
+    );
     if case.tcp() {
         let options = |v6: bool| {
             let [high, low] = (room(v6) - if v6 { 60 } else { 40 }).to_be_bytes();

@@ -7,7 +7,9 @@ use std::vec::Vec;
 
 use super::fixture::{Entry, Fixture, Step};
 use super::frame::{Mac, ethernet, icmp, tunnel};
-use super::world::{Case, NETWORK, NODE_IF, Place, ROUTED_IF, ROUTER, TUNNEL_PORT, World, mac, node_mac, workload_mac};
+use super::world::{
+    Case, NETWORK, NODE_IF, Place, ROUTED_IF, ROUTER, TUNNEL_PORT, World, mac, node_mac, reply_of, workload_mac,
+};
 use crate::abi::{BACKEND_GONE, FLOW_ESTABLISHED, FLOW_NEW, NETWORK_NODE};
 use crate::verdict::{Action, Reason};
 
@@ -34,7 +36,31 @@ pub(super) fn fixtures() -> Vec<Fixture> {
         all.extend(refused(case));
     }
     all.push(other_family());
+    all.extend(Case::ALL.map(collision));
     all
+}
+
+/// One client, one source port, two entry nodes, one backend.
+fn collision(case: Case) -> Fixture {
+    let direct = case.tuple(case.client(), case.published(1), NETWORK_NODE);
+    let tuple = case.tuple(case.client(), case.published(2), NETWORK_NODE);
+    let inner = case.first(case.client(), case.published(2)).ttl(63);
+    let frame = from_node(case, 2, FORWARD, case.backend(Place::Here), &inner.packet());
+    Fixture::new(
+        format!("tunnel_collision_{}", case.name()),
+        "flows of one client that come by two nodes are kept apart at their backend",
+        World::new().flow(case, direct, Place::Here, None),
+    )
+    .step(
+        Step::new(Entry::TcNode, NODE_IF, frame)
+            .sends(Action::RedirectPeer, Reason::ForwardLocal, ROUTED_IF)
+            .then(move |tables| {
+                let port = tables.flows()[&tuple].source_port;
+                assert_ne!(port, tuple.source_port);
+                let back = case.tuple(case.backend(Place::Here), (case.client().ip(), port).into(), NETWORK);
+                assert_eq!(tables.replies()[&back], reply_of(&tuple, false));
+            }),
+    )
 }
 
 fn forward(case: Case) -> Vec<Fixture> {
@@ -95,6 +121,15 @@ fn forward(case: Case) -> Vec<Fixture> {
             deliver(Step::new(Entry::TcNode, NODE_IF, frame.clone()), out.clone()).then(move |tables| {
                 assert_eq!(tables.flows()[&tuple].backend, case.backend_id(Place::Here));
             }),
+        ),
+        Fixture::new(
+            name("forward_origin"),
+            "where the client comes by another way now, its flow does not collide with itself",
+            world().flow(case, tuple, Place::Here, None),
+        )
+        .step(
+            deliver(Step::new(Entry::TcNode, NODE_IF, frame.clone()), out.clone())
+                .then(move |tables| assert_eq!(tables.flows()[&tuple].origin, 2)),
         ),
         Fixture::new(name("forward_ttl"), "no hop left", world()).step(
             Step::new(

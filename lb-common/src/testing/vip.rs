@@ -218,7 +218,7 @@ fn collisions(case: Case) -> Vec<Fixture> {
         )
         .step(
             step()
-                .changes(Action::Continue, Reason::ForwardNetwork)
+                .sends(Action::Continue, Reason::ForwardNetwork, 0)
                 .then(move |tables| {
                     let flow = tables.flows()[&tuple];
                     assert_ne!(flow.source_port, tuple.source_port);
