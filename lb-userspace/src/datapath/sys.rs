@@ -178,6 +178,13 @@ pub(super) fn link_target(info: &bpf_link_info) -> LinkTarget {
     }
 }
 
+/// Detaches a link at once. Without this a link goes some time after its last pin and descriptor.
+pub(super) fn detach_link(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attribute = raw(fd);
+    // SAFETY: the command's attribute is the link's descriptor alone.
+    unsafe { bpf(bpf_cmd::BPF_LINK_DETACH, &mut attribute) }.map(drop)
+}
+
 /// Reads one element into `value`, which must have the map's (for per-CPU maps: all CPUs') size. False: not there.
 pub(super) fn lookup(fd: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
     let mut attribute = Element {
