@@ -312,10 +312,10 @@ fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, inner: &mu
         return Verdict::drop(Reason::DropTtl);
     }
     let route = tables.route(&inner.tuple.source, &inner.tuple.destination, inner.tuple.v6);
-    if P::HOOK == Hook::Xdp {
-        if let Err(reason) = xdp_can_follow(tables, env, &route) {
-            return Verdict::pass(reason);
-        }
+    if P::HOOK == Hook::Xdp
+        && let Err(reason) = xdp_can_follow(tables, env, &route)
+    {
+        return Verdict::pass(reason);
     }
     track::observe(tables, env, &entry, &flow, inner, Side::Backend);
     tables.count_service(flow.service, 0, inner.ip_length, true);
