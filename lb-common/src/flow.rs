@@ -1,8 +1,8 @@
 //! From a packet to its flow and backend: found, or chosen and written down.
 
 use crate::abi::{
-    BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, BACKEND_READY, Backend, FLOW_CLOSED, FLOW_FLAG_HAIRPIN, FLOW_NEW,
-    Flow, NETWORK_NODE, REPLY_HAIRPIN, REPLY_PUBLISHED, REPLY_VIP, Reply, SlotKey, TCP,
+    BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, Backend, FLOW_CLOSED, FLOW_FLAG_HAIRPIN, FLOW_NEW, Flow,
+    NETWORK_NODE, REPLY_HAIRPIN, REPLY_PUBLISHED, REPLY_VIP, Reply, SlotKey, TCP,
 };
 use crate::select::{Selection, select};
 use crate::tables::{Env, FlowEntry, Insert, Tables};
@@ -67,19 +67,19 @@ pub fn continues<T: Tables>(tables: &T, env: &Env, entry: &T::Entry, flow: &Flow
         return Known::Select(flow.service);
     };
     let gone = backend.generation != flow.generation || backend.state == BACKEND_GONE;
-    if h.tuple.protocol == TCP {
-        if opens(h) {
-            let fresh = flow.state == FLOW_NEW && backend.state == BACKEND_READY;
-            let live = flow.state != FLOW_NEW && flow.state != FLOW_CLOSED;
-            if gone || !(fresh || live) {
-                return Known::Select(flow.service);
-            }
-        } else if gone {
+    let tcp = h.tuple.protocol == TCP;
+    if tcp && !opens(h) {
+        if gone {
             tables.remove_flow(&h.tuple);
             return Known::Refuse(Reason::ResetBackendGone);
         }
-    } else if gone || backend.state == BACKEND_DRAINING && !only_draining(tables, flow.service) {
-        return Known::Select(flow.service);
+    } else {
+        // A SYN on a live connection is the connection's; datagrams and SYNs that nobody has answered may move.
+        let ended = gone || tcp && flow.state == FLOW_CLOSED;
+        let free = !tcp || flow.state == FLOW_NEW;
+        if ended || free && backend.state == BACKEND_DRAINING && !only_draining(tables, flow.service) {
+            return Known::Select(flow.service);
+        }
     }
     track::observe(tables, env, entry, flow, h, Side::Client);
     Known::Keep(Chosen::of(flow))

@@ -1,1 +1,49 @@
 //! In-memory packets and tables, and the fixtures that every executor runs.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`packet`], [`tables`] | [`crate::wire::Packet`] over bytes, [`crate::tables::Tables`] over maps |
+//! | [`frame`] | frames from plain bytes, by the RFCs, without the code under test |
+//! | [`world`] | the small cluster in which every fixture plays |
+//! | [`fixture`] | packet in, verdict, packet and tables out; the pure executor |
+//! | [`mutate`] | fixtures' frames, damaged |
+//! | the others | the fixtures, by topic |
+
+pub mod fixture;
+pub mod frame;
+pub mod mutate;
+pub mod packet;
+pub mod tables;
+pub mod world;
+
+mod answer;
+mod drain;
+mod hairpin;
+mod malformed;
+mod passed;
+mod published;
+mod reply;
+mod tunnel;
+mod vip;
+mod vlan;
+
+use std::vec::Vec;
+
+use fixture::Fixture;
+
+/// Every fixture.
+pub fn fixtures() -> Vec<Fixture> {
+    let topics: [fn() -> Vec<Fixture>; 10] = [
+        answer::fixtures,
+        drain::fixtures,
+        hairpin::fixtures,
+        malformed::fixtures,
+        passed::fixtures,
+        published::fixtures,
+        reply::fixtures,
+        tunnel::fixtures,
+        vip::fixtures,
+        vlan::fixtures,
+    ];
+    topics.iter().flat_map(|topic| topic()).collect()
+}

@@ -97,3 +97,64 @@ pub fn observe<T: Tables>(tables: &T, env: &Env, entry: &T::Entry, flow: &Flow, 
         entry.set_state(state, flags, ticks);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tcp_closes_when_both_sides_have() {
+        let (state, flags) = next(FLOW_ESTABLISHED, 0, TCP, tcp::FIN | tcp::ACK, Side::Backend);
+        assert_eq!((state, flags), (FLOW_CLOSING, FLOW_FLAG_FIN_BACKEND));
+        // A repeated FIN is no second one.
+        assert_eq!(next(state, flags, TCP, tcp::FIN, Side::Backend), (FLOW_CLOSING, flags));
+        assert_eq!(next(state, flags, TCP, tcp::FIN, Side::Client).0, FLOW_CLOSED);
+        assert_eq!(next(FLOW_NEW, 0, TCP, tcp::RST, Side::Backend).0, FLOW_CLOSED);
+    }
+
+    #[test]
+    fn only_an_answer_establishes() {
+        for protocol in [TCP, crate::abi::UDP] {
+            assert_eq!(next(FLOW_NEW, 0, protocol, tcp::ACK, Side::Client).0, FLOW_NEW);
+            assert_eq!(
+                next(FLOW_NEW, 0, protocol, tcp::SYN | tcp::ACK, Side::Backend).0,
+                FLOW_ESTABLISHED
+            );
+            assert_eq!(next(FLOW_CLOSED, 0, protocol, tcp::ACK, Side::Backend).0, FLOW_CLOSED);
+        }
+    }
+
+    #[test]
+    fn a_flow_lives_through_its_last_tick_and_across_a_wrap() {
+        let flow = Flow {
+            last_seen: u32::MAX - 5,
+            timeout: 10,
+            ..Flow::default()
+        };
+        assert!(!expired(&flow, 4), "ten ticks later");
+        assert!(expired(&flow, 5), "eleven ticks later");
+        assert!(!expired(&flow, u32::MAX - 6), "another CPU's clock may be ahead");
+    }
+
+    #[test]
+    fn a_service_names_its_own_idle_times() {
+        let settings = Settings {
+            tcp_established: 1,
+            udp_established: 2,
+            tcp_closing: 3,
+            udp_new: 4,
+            ..Settings::default()
+        };
+        let service = Service {
+            tcp_timeout: 10,
+            udp_timeout: 20,
+            ..Service::default()
+        };
+        let udp = crate::abi::UDP;
+        assert_eq!(timeout(FLOW_ESTABLISHED, TCP, &settings, Some(&service)), 10);
+        assert_eq!(timeout(FLOW_ESTABLISHED, udp, &settings, Some(&service)), 20);
+        assert_eq!(timeout(FLOW_ESTABLISHED, udp, &settings, None), 2);
+        assert_eq!(timeout(FLOW_CLOSING, TCP, &settings, Some(&service)), 3);
+        assert_eq!(timeout(FLOW_NEW, udp, &settings, Some(&service)), 4);
+    }
+}

@@ -56,11 +56,11 @@ impl Headers {
     }
 }
 
-/// Ethertype behind at most one VLAN tag, the offset of what follows, and whether there is a tag.
+/// Ethertype behind at most one VLAN tag, in the frame or beside it, the offset of what follows, and whether there is a tag.
 #[inline(always)]
 pub fn ethernet<P: Packet>(packet: &P) -> Option<(u16, usize, bool)> {
     let kind = packet.load_u16(12)?;
-    if kind == ethertype::VLAN || kind == ethertype::QINQ {
+    if (kind == ethertype::VLAN || kind == ethertype::QINQ) && !packet.tagged() {
         return Some((packet.load_u16(16)?, ETHERNET + 4, true));
     }
     Some((kind, ETHERNET, packet.tagged()))

@@ -1,0 +1,519 @@
+//! Published ports: a client outside speaks to this node.
+
+use std::format;
+use std::vec;
+use std::vec::Vec;
+
+use super::fixture::{Entry, Fixture, Step};
+use super::frame::{Mac, ethernet, icmp_error, tunnel};
+use super::tables::FLOWS;
+use super::world::{
+    Case, NETWORK, NODE_IF, NOW, Place, ROUTED_IF, ROUTER, SECOND_IF, SWITCHED_IF, TUNNEL_PORT, World, mac, node_mac,
+    reply_of, workload_mac,
+};
+use crate::abi::{FLOW_CLOSED, FLOW_NEW, NETWORK_NODE, Node};
+use crate::address::Address;
+use crate::verdict::{Action, Reason};
+
+/// Largest packet that fits the tunnel of a family.
+pub(super) fn room(v6: bool) -> u16 {
+    1500 - if v6 { 40 + 8 + 36 } else { 20 + 8 + 36 }
+}
+
+/// SYN options whose MSS fits the tunnel.
+fn clamped(v6: bool) -> [u8; 8] {
+    let [high, low] = (room(v6) - if v6 { 60 } else { 40 }).to_be_bytes();
+    [2, 4, high, low, 4, 2, 1, 1]
+}
+
+/// The opening packet as node 1 sends it through the tunnel to a backend.
+fn tunnelled(case: Case, place: Place, macs: (Mac, Mac)) -> Vec<u8> {
+    let mut inner = case.opening().ttl(63);
+    if case.tcp() {
+        inner = inner.tcp_options(&clamped(case.v6));
+    }
+    let tuple = case.tuple(case.client(), case.published(1), NETWORK_NODE);
+    let port = 0xc000 | (tuple.hash() & 0x3fff) as u16;
+    let node = place.node() as u8 + 1;
+    let outer = ((case.node(1), port).into(), (case.node(node), TUNNEL_PORT).into());
+    let packet = tunnel(outer, 1, NETWORK, case.backend(place), &inner.packet());
+    ethernet(macs.0, macs.1, if case.v6 { 0x86dd } else { 0x0800 }, &packet)
+}
+
+/// The opening packet as the routed backend receives it.
+fn delivered(case: Case) -> Vec<u8> {
+    let macs = (workload_mac(ROUTED_IF), mac(ROUTED_IF));
+    case.opening()
+        .to(case.backend(Place::Here))
+        .ttl(63)
+        .macs(macs.0, macs.1)
+        .build()
+}
+
+pub(super) fn fixtures() -> Vec<Fixture> {
+    let mut all = vec![by_hand_v4(), by_hand_v6()];
+    for case in Case::ALL {
+        all.extend(local(case));
+        all.extend(remote(case));
+        all.extend(too_big(case));
+        all.push(round_robin(case));
+        all.push(weights(case));
+        all.push(full(case));
+    }
+    all.push(tunnel_of_the_other_family());
+    all.push(no_checksum());
+    all.extend(Case::TCP.map(retransmission));
+    all
+}
+
+fn local(case: Case) -> Vec<Fixture> {
+    let name = |what: &str| format!("published_{what}_{}", case.name());
+    let opening = case.opening().build();
+    let tuple = case.tuple(case.client(), case.published(1), NETWORK_NODE);
+    let back = case.tuple(case.backend(Place::Here), case.client(), NETWORK);
+    let to_peer = |step: Step| step.redirects(Action::RedirectPeer, Reason::ForwardLocal, ROUTED_IF, delivered(case));
+    let tc = Step::new(Entry::TcNode, NODE_IF, opening.clone());
+    let xdp = Step::new(Entry::XdpNode, NODE_IF, opening.clone());
+    let switched = (workload_mac(SWITCHED_IF), mac(SWITCHED_IF));
+    let unseen = (workload_mac(99), mac(SWITCHED_IF));
+    let sent = |place: Place, macs: (Mac, Mac)| {
+        case.opening()
+            .to(case.backend(place))
+            .ttl(63)
+            .macs(macs.0, macs.1)
+            .build()
+    };
+    vec![
+        Fixture::new(
+            name("local"),
+            "tc delivers to a backend behind a veth, and writes the flow down",
+            World::new(),
+        )
+        .step(to_peer(tc).then(move |tables| {
+            let flow = tables.flows()[&tuple];
+            assert_eq!((flow.state, flow.origin), (FLOW_NEW, 0));
+            assert_eq!(flow.source_port, tuple.source_port);
+            assert_eq!(tables.replies()[&back], reply_of(&tuple, false));
+            assert_eq!(tables.cursors.borrow()[&case.published_service()], 1);
+        })),
+        Fixture::new(
+            name("local_xdp"),
+            "XDP writes the flow down and leaves delivery to tc, which chooses no second time",
+            World::new(),
+        )
+        .step(xdp.passes(Reason::PassToTc).then(move |tables| {
+            assert_eq!(tables.flows()[&tuple].state, FLOW_NEW);
+        }))
+        .step(
+            to_peer(Step::new(Entry::TcNode, NODE_IF, opening.clone())).then(move |tables| {
+                assert_eq!(tables.cursors.borrow()[&case.published_service()], 1);
+            }),
+        ),
+        Fixture::new(
+            name("switched"),
+            "a backend behind a switch port gets the frame from that port",
+            World::new().serve(case, &[Place::Switched]),
+        )
+        .step(Step::new(Entry::TcNode, NODE_IF, opening.clone()).redirects(
+            Action::Redirect,
+            Reason::ForwardLocal,
+            SWITCHED_IF,
+            sent(Place::Switched, switched),
+        )),
+        Fixture::new(
+            name("unseen"),
+            "a backend whose interface is not known yet is reached by the kernel's route",
+            World::new().serve(case, &[Place::Unseen]),
+        )
+        .step(Step::new(Entry::TcNode, NODE_IF, opening.clone()).redirects(
+            Action::Redirect,
+            Reason::ForwardLocal,
+            SWITCHED_IF,
+            sent(Place::Unseen, unseen),
+        )),
+        Fixture::new(name("ttl"), "what has no hop left is dropped", World::new())
+            .step(Step::new(Entry::TcNode, NODE_IF, case.opening().ttl(1).build()).drops(Reason::DropTtl)),
+        Fixture::new(
+            name("partial"),
+            "XDP leaves an unfinished checksum to tc, and writes nothing down",
+            World::new(),
+        )
+        .step(
+            Step::new(Entry::XdpNode, NODE_IF, case.opening().partial().build())
+                .passes(Reason::PassPartialChecksum)
+                .then(|tables| assert!(tables.flows().is_empty())),
+        ),
+        Fixture::new(
+            name("established"),
+            "an established flow stays with its backend, whatever the slots say",
+            World::new()
+                .serve(case, &[Place::Switched])
+                .flow(case, tuple, Place::Here, None),
+        )
+        .step({
+            let frame = case.frame(case.client(), case.published(1));
+            let out = frame.clone().to(case.backend(Place::Here)).ttl(63);
+            Step::new(Entry::TcNode, NODE_IF, frame.macs(mac(NODE_IF), ROUTER).build())
+                .redirects(
+                    Action::RedirectPeer,
+                    Reason::ForwardLocal,
+                    ROUTED_IF,
+                    out.macs(workload_mac(ROUTED_IF), mac(ROUTED_IF)).build(),
+                )
+                .then(move |tables| assert!(tables.flows()[&tuple].last_seen >= NOW))
+        }),
+        Fixture::new(
+            name("expired"),
+            "a flow past its time is as if it were not there",
+            World::new()
+                .flow(case, tuple, Place::Switched, None)
+                .change(tuple, |flow| flow.timeout = 400),
+        )
+        .step(to_peer(Step::new(Entry::TcNode, NODE_IF, opening.clone()))),
+        Fixture::new(name("padded"), "bytes behind the IP packet do not matter", World::new()).step({
+            let frame = case.opening().payload(b"").tcp_options(&[]).padding(6);
+            let out = frame.clone().to(case.backend(Place::Here)).ttl(63);
+            Step::new(Entry::TcNode, NODE_IF, frame.build()).redirects(
+                Action::RedirectPeer,
+                Reason::ForwardLocal,
+                ROUTED_IF,
+                out.macs(workload_mac(ROUTED_IF), mac(ROUTED_IF)).build(),
+            )
+        }),
+    ]
+}
+
+fn remote(case: Case) -> Vec<Fixture> {
+    let name = |what: &str| format!("published_{what}_{}", case.name());
+    let opening = case.opening().build();
+    let tuple = case.tuple(case.client(), case.published(1), NETWORK_NODE);
+    let world = |place| World::new().serve(case, &[place]);
+    let out = tunnelled(case, Place::Node2, (node_mac(2), mac(NODE_IF)));
+    let far = tunnelled(case, Place::Node3, (node_mac(3), mac(SECOND_IF)));
+    let on = |entry| Step::new(entry, NODE_IF, opening.clone());
+    let nowhere = || world(Place::Node2).unroutable(case.node(2));
+    vec![
+        Fixture::new(
+            name("remote_xdp"),
+            "XDP tunnels to another node and clamps the MSS; no reply entry is needed",
+            world(Place::Node2),
+        )
+        .step(
+            on(Entry::XdpNode)
+                .transmits(Reason::ForwardTunnel, out.clone())
+                .then(move |tables| {
+                    assert!(tables.flows().contains_key(&tuple));
+                    assert!(tables.replies().is_empty());
+                }),
+        ),
+        Fixture::new(name("remote_tc"), "tc does the same", world(Place::Node2))
+            .step(on(Entry::TcNode).transmits(Reason::ForwardTunnel, out)),
+        Fixture::new(
+            name("remote_second"),
+            "a node behind the other interface is reached by that one",
+            world(Place::Node3),
+        )
+        .step(on(Entry::XdpNode).redirects(Action::Redirect, Reason::ForwardTunnel, SECOND_IF, far.clone())),
+        Fixture::new(name("remote_second_tc"), "tc does the same", world(Place::Node3))
+            .step(on(Entry::TcNode).redirects(Action::Redirect, Reason::ForwardTunnel, SECOND_IF, far)),
+        Fixture::new(
+            name("remote_unresolved"),
+            "XDP leaves an unknown MAC to tc, which lets the kernel find it",
+            world(Place::Node4),
+        )
+        .step(on(Entry::XdpNode).passes(Reason::PassUnresolved))
+        .step(on(Entry::TcNode).redirects(
+            Action::RedirectNeighbour,
+            Reason::ForwardTunnel,
+            NODE_IF,
+            tunnelled(case, Place::Node4, (mac(NODE_IF), ROUTER)),
+        )),
+        Fixture::new(
+            name("remote_no_route"),
+            "no route: XDP asks tc, tc drops and says so",
+            nowhere(),
+        )
+        .step(on(Entry::XdpNode).passes(Reason::PassToTc))
+        .step(on(Entry::TcNode).drops(Reason::DropNoRoute)),
+        Fixture::new(name("remote_ttl"), "no hop left for the tunnel", world(Place::Node2))
+            .step(Step::new(Entry::XdpNode, NODE_IF, case.opening().ttl(1).build()).drops(Reason::DropTtl)),
+        Fixture::new(name("remote_no_tunnel"), "a node without a tunnel address", {
+            let mut world = world(Place::Node2);
+            world.tables.nodes.insert(1, Node::default());
+            world
+        })
+        .step(on(Entry::XdpNode).drops(Reason::DropNoTunnel)),
+    ]
+}
+
+fn too_big(case: Case) -> Vec<Fixture> {
+    let world = || World::new().serve(case, &[Place::Node2]);
+    let tuple = case.tuple(case.client(), case.published(1), NETWORK_NODE);
+    let world = move || world().flow(case, tuple, Place::Node2, None);
+    let header = if case.v6 { 40 } else { 20 } + if case.tcp() { 20 } else { 8 };
+    let fits = usize::from(room(case.v6)) - header;
+    let frame = |payload: usize| {
+        let frame = case
+            .frame(case.client(), case.published(1))
+            .payload(&vec![0x5a; payload]);
+        frame.macs(mac(NODE_IF), ROUTER)
+    };
+    let answer = |packet: &[u8]| {
+        let quote = match (case.v6, case.tcp()) {
+            (false, true) => 40,
+            (false, false) => 28,
+            (true, true) => 60,
+            (true, false) => 48,
+        };
+        let kind = if case.v6 { (2, 0) } else { (3, 4) };
+        let error = icmp_error(
+            case.published(1).ip(),
+            case.client().ip(),
+            kind,
+            room(case.v6).into(),
+            &packet[..quote],
+        );
+        ethernet(ROUTER, mac(NODE_IF), if case.v6 { 0x86dd } else { 0x0800 }, &error)
+    };
+    let big = frame(fits + 1);
+    let segments = frame(2 * fits);
+    let mut all = Vec::new();
+    for (entry, hook) in [(Entry::XdpNode, "xdp"), (Entry::TcNode, "tc")] {
+        all.push(
+            Fixture::new(
+                format!("published_too_big_{hook}_{}", case.name()),
+                "one byte more than the tunnel takes is answered with the size that fits, from the frontend",
+                world(),
+            )
+            .step(Step::new(entry, NODE_IF, big.build()).transmits(Reason::AnswerTooBig, answer(&big.packet()))),
+        );
+    }
+    if case.tcp() {
+        all.push(
+            Fixture::new(
+                format!("published_segments_too_big_{}", case.name()),
+                "of a buffer with several segments it is the segment that must fit",
+                world(),
+            )
+            .step(
+                Step::new(Entry::TcNode, NODE_IF, segments.build())
+                    .segmented(fits + 1)
+                    .transmits(Reason::AnswerTooBig, answer(&segments.packet())),
+            ),
+        );
+    }
+    all
+}
+
+/// Client ports of many flows.
+fn many(case: Case, count: u16) -> impl Iterator<Item = Step> {
+    (0..count).map(move |n| {
+        let client = (case.client().ip(), 50_000 + n).into();
+        let mut step = Step::new(Entry::TcNode, NODE_IF, case.opening().from(client).build());
+        let out = case.opening().from(client).to(case.backend(Place::Here)).ttl(63);
+        step = step.redirects(
+            Action::RedirectPeer,
+            Reason::ForwardLocal,
+            ROUTED_IF,
+            out.macs(workload_mac(ROUTED_IF), mac(ROUTED_IF)).build(),
+        );
+        step
+    })
+}
+
+/// Which backend each of the next flows shall get.
+fn in_turn(case: Case, mut fixture: Fixture, places: &[Place]) -> Fixture {
+    for (n, place) in places.iter().enumerate() {
+        let client = (case.client().ip(), 50_000 + n as u16).into();
+        let step = Step::new(Entry::TcNode, NODE_IF, case.opening().from(client).build());
+        let out = case.opening().from(client).to(case.backend(*place)).ttl(63);
+        let (action, ifindex) = match place {
+            Place::Here => (Action::RedirectPeer, ROUTED_IF),
+            _ => (Action::Redirect, SWITCHED_IF),
+        };
+        let out = out.macs(workload_mac(ifindex), mac(ifindex)).build();
+        fixture = fixture.step(step.redirects(action, Reason::ForwardLocal, ifindex, out));
+    }
+    fixture
+}
+
+fn round_robin(case: Case) -> Fixture {
+    let turn = [Place::Here, Place::Switched];
+    let fixture = Fixture::new(
+        format!("published_round_robin_{}", case.name()),
+        "new flows take the backends in turn",
+        World::new().serve(case, &turn),
+    );
+    in_turn(case, fixture, &[turn, turn, turn].concat())
+}
+
+fn weights(case: Case) -> Fixture {
+    let turn = [Place::Here, Place::Switched, Place::Here];
+    let fixture = Fixture::new(
+        format!("published_weights_{}", case.name()),
+        "a backend with two of three slots takes two of three flows, in the slots' order",
+        World::new().serve(case, &turn),
+    );
+    in_turn(case, fixture, &[turn, turn].concat())
+}
+
+fn full(case: Case) -> Fixture {
+    let mut fixture = Fixture::new(
+        format!("published_full_{}", case.name()),
+        "a full table refuses new flows and says so; those inside go on",
+        World::new(),
+    );
+    for step in many(case, FLOWS as u16) {
+        fixture = fixture.step(step);
+    }
+    let one_more = Step::new(Entry::TcNode, NODE_IF, case.opening().build());
+    fixture = fixture.step(one_more.drops(Reason::DropFlowTableFull));
+    for step in many(case, 1) {
+        fixture = fixture.step(step);
+    }
+    fixture
+}
+
+fn retransmission(case: Case) -> Fixture {
+    let tuple = case.tuple(case.client(), case.published(1), NETWORK_NODE);
+    let step = || {
+        Step::new(Entry::TcNode, NODE_IF, case.opening().build()).redirects(
+            Action::RedirectPeer,
+            Reason::ForwardLocal,
+            ROUTED_IF,
+            delivered(case),
+        )
+    };
+    Fixture::new(
+        format!("published_syn_again_{}", case.name()),
+        "a repeated SYN goes where the first went; after the end of the connection it begins a new one",
+        World::new().serve(case, &[Place::Here, Place::Switched]),
+    )
+    .step(step())
+    .step(step().then(move |tables| assert_eq!(tables.cursors.borrow()[&case.published_service()], 1)))
+    .step({
+        let reset = case.frame(case.client(), case.published(1)).flags(4).payload(b"");
+        let out = reset.clone().to(case.backend(Place::Here)).ttl(63);
+        Step::new(Entry::TcNode, NODE_IF, reset.macs(mac(NODE_IF), ROUTER).build())
+            .redirects(
+                Action::RedirectPeer,
+                Reason::ForwardLocal,
+                ROUTED_IF,
+                out.macs(workload_mac(ROUTED_IF), mac(ROUTED_IF)).build(),
+            )
+            .then(move |tables| assert_eq!(tables.flows()[&tuple].state, FLOW_CLOSED))
+    })
+    .step({
+        let out = case.opening().to(case.backend(Place::Switched)).ttl(63);
+        Step::new(Entry::TcNode, NODE_IF, case.opening().build()).redirects(
+            Action::Redirect,
+            Reason::ForwardLocal,
+            SWITCHED_IF,
+            out.macs(workload_mac(SWITCHED_IF), mac(SWITCHED_IF)).build(),
+        )
+    })
+}
+
+fn no_checksum() -> Fixture {
+    let case = Case::UDP[0];
+    let frame = case.opening().unsummed();
+    let out = frame.clone().to(case.backend(Place::Here)).ttl(63);
+    Fixture::new(
+        "published_no_checksum_udp4",
+        "a datagram without a checksum gets none",
+        World::new(),
+    )
+    .step(Step::new(Entry::TcNode, NODE_IF, frame.build()).redirects(
+        Action::RedirectPeer,
+        Reason::ForwardLocal,
+        ROUTED_IF,
+        out.macs(workload_mac(ROUTED_IF), mac(ROUTED_IF)).build(),
+    ))
+}
+
+fn tunnel_of_the_other_family() -> Fixture {
+    let case = Case::UDP[1];
+    let mut world = World::new().serve(case, &[Place::Node2]);
+    for id in [0, 1] {
+        world.tables.nodes.get_mut(&id).expect("a node").tunnel_v6 = Address::ANY;
+    }
+    let tuple = case.tuple(case.client(), case.published(1), NETWORK_NODE);
+    let port = 0xc000 | (tuple.hash() & 0x3fff) as u16;
+    let v4 = Case::UDP[0];
+    let outer = ((v4.node(1), port).into(), (v4.node(2), TUNNEL_PORT).into());
+    let inner = case.opening().ttl(63).packet();
+    let packet = tunnel(outer, 1, NETWORK, case.backend(Place::Node2), &inner);
+    Fixture::new(
+        "published_remote_v6_in_v4",
+        "IPv6 goes through an IPv4 tunnel where nodes have no other",
+        world,
+    )
+    .step(Step::new(Entry::XdpNode, NODE_IF, case.opening().build()).transmits(
+        Reason::ForwardTunnel,
+        ethernet(node_mac(2), mac(NODE_IF), 0x0800, &packet),
+    ))
+}
+
+/// Bytes from text with blanks.
+fn bytes(text: &str) -> Vec<u8> {
+    let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
+    let pairs = digits
+        .chunks(2)
+        .map(|pair| pair.iter().collect::<std::string::String>());
+    pairs
+        .map(|pair| u8::from_str_radix(&pair, 16).expect("hexadecimal"))
+        .collect()
+}
+
+/// A datagram `hi` whose every byte, in and out, was worked out by hand, but for the outer source port (a hash).
+fn by_hand_v4() -> Fixture {
+    let case = Case::UDP[0];
+    let inbound = bytes(
+        "02000000010a 020000000401 0800
+         45 00 001e 0000 4000 40 11 4e93 c6336407 c0000201
+         9c41 1f90 000a ef62 6869",
+    );
+    Fixture::new(
+        "published_remote_by_hand_udp4",
+        "the tunnel's framing, byte for byte",
+        World::new().serve(case, &[Place::Node2]),
+    )
+    .step(Step::new(Entry::XdpNode, NODE_IF, inbound).transmits(
+        Reason::ForwardTunnel,
+        bytes(
+            "020000000302 02000000010a 0800
+                 45 00 005e 0000 4000 40 11 b68b c0000201 c0000202
+                 e600 12b5 004a 0000
+                 07 40 0800 000005 00
+                 ffb1 81 06 01 01 1f40 00000005 00000000 00000000 0000ffff 0a05000c
+                 45 00 001e 0000 4000 3f 11 4f93 c6336407 c0000201
+                 9c41 1f90 000a ef62 6869",
+        ),
+    ))
+}
+
+fn by_hand_v6() -> Fixture {
+    let case = Case::UDP[1];
+    let inbound = bytes(
+        "02000000010a 020000000401 86dd
+         6 0000000 000a 11 40 20010db8000c00000000000000000007 20010db8000000000000000000000001
+         9c41 1f90 000a 8019 6869",
+    );
+    Fixture::new(
+        "published_remote_by_hand_udp6",
+        "the tunnel's framing, byte for byte",
+        World::new().serve(case, &[Place::Node2]),
+    )
+    .step(Step::new(Entry::XdpNode, NODE_IF, inbound).transmits(
+        Reason::ForwardTunnel,
+        bytes(
+            "020000000302 02000000010a 86dd
+                 6 0000000 005e 11 40 20010db8000000000000000000000001 20010db8000000000000000000000002
+                 fef0 12b5 005e 0000
+                 07 40 86dd 000005 00
+                 ffb1 81 06 01 01 1f40 00000005 fd05000000000000 000000000000000c
+                 6 0000000 000a 11 3f 20010db8000c00000000000000000007 20010db8000000000000000000000001
+                 9c41 1f90 000a 8019 6869",
+        ),
+    ))
+}

@@ -1,0 +1,317 @@
+//! [`MemoryTables`]: the maps as ordered maps in memory, with the kernel's meaning of array, hash and full.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::vec::Vec;
+
+use crate::abi::{
+    Backend, Counter, EndpointKey, Flow, Frontend, Interface, Node, NodeAddress, Reply, Service, ServiceCounter,
+    Settings, SlotKey, Vip, VipKey, capacity,
+};
+use crate::address::Address;
+use crate::tables::{FlowEntry, Insert, NextHop, Route, Tables};
+use crate::tuple::Tuple;
+use crate::verdict::Reason;
+
+/// Entries that each flow and reply table takes, here and where fixtures run in the kernel.
+pub const FLOWS: usize = 64;
+
+/// A value read from a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Value<T>(T);
+
+impl<T> Deref for Value<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// A flow in its table.
+#[derive(Clone, Debug)]
+pub struct Entry(Rc<Cell<Flow>>);
+
+impl FlowEntry for Entry {
+    fn load(&self) -> Flow {
+        self.0.get()
+    }
+
+    fn set_last_seen(&self, tick: u32) {
+        let flow = self.0.get();
+        self.0.set(Flow {
+            last_seen: tick,
+            ..flow
+        });
+    }
+
+    fn set_state(&self, state: u8, flags: u8, timeout: u32) {
+        let flow = self.0.get();
+        self.0.set(Flow {
+            state,
+            flags,
+            timeout,
+            ..flow
+        });
+    }
+}
+
+/// A route to a prefix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Path {
+    /// First address.
+    pub destination: Address,
+    /// Length of the prefix, of 32 or 128 bits.
+    pub bits: u8,
+    /// Through this router; `None`: on the link.
+    pub gateway: Option<Address>,
+    /// Where the kernel sends what goes there.
+    pub route: Route,
+}
+
+impl Path {
+    fn matches(&self, address: &Address) -> bool {
+        if self.destination.is_v4() != address.is_v4() {
+            return false;
+        }
+        let bits = if address.is_v4() { 96 + self.bits } else { self.bits };
+        let differ = u128::from_be_bytes(self.destination.octets()) ^ u128::from_be_bytes(address.octets());
+        bits == 0 || differ >> (128 - bits) == 0
+    }
+}
+
+/// Every table, the routes and the counters.
+#[derive(Debug, Default)]
+pub struct MemoryTables {
+    /// `settings`.
+    pub settings: Settings,
+    /// `interfaces`.
+    pub interfaces: BTreeMap<u32, Interface>,
+    /// `frontends`.
+    pub frontends: BTreeMap<EndpointKey, Frontend>,
+    /// `services`.
+    pub services: BTreeMap<u32, Service>,
+    /// `slots`.
+    pub slots: BTreeMap<SlotKey, u32>,
+    /// `backends`; an element that is not here is all zero.
+    pub backends: BTreeMap<u32, Backend>,
+    /// `local_backends`.
+    pub local_backends: BTreeMap<EndpointKey, u32>,
+    /// `nodes`; an element that is not here is all zero.
+    pub nodes: BTreeMap<u32, Node>,
+    /// `addresses`.
+    pub addresses: BTreeMap<Address, NodeAddress>,
+    /// `vips`.
+    pub vips: BTreeMap<VipKey, Vip>,
+    /// Where packets go; the longest prefix wins. What matches none is not forwarded.
+    pub paths: Vec<Path>,
+    /// `cursors`; an element that is not here is zero.
+    pub cursors: RefCell<BTreeMap<u32, u64>>,
+    flows: RefCell<BTreeMap<Tuple, Entry>>,
+    replies: RefCell<BTreeMap<Tuple, Reply>>,
+    counters: RefCell<BTreeMap<u8, Counter>>,
+    service_counters: RefCell<BTreeMap<u32, ServiceCounter>>,
+}
+
+impl Clone for MemoryTables {
+    fn clone(&self) -> Self {
+        let flows = self.flows().into_iter();
+        Self {
+            settings: self.settings,
+            interfaces: self.interfaces.clone(),
+            frontends: self.frontends.clone(),
+            services: self.services.clone(),
+            slots: self.slots.clone(),
+            backends: self.backends.clone(),
+            local_backends: self.local_backends.clone(),
+            nodes: self.nodes.clone(),
+            addresses: self.addresses.clone(),
+            vips: self.vips.clone(),
+            paths: self.paths.clone(),
+            cursors: self.cursors.clone(),
+            flows: RefCell::new(flows.map(|(t, f)| (t, Entry(Rc::new(Cell::new(f))))).collect()),
+            replies: self.replies.clone(),
+            counters: self.counters.clone(),
+            service_counters: self.service_counters.clone(),
+        }
+    }
+}
+
+impl MemoryTables {
+    /// Every flow.
+    pub fn flows(&self) -> BTreeMap<Tuple, Flow> {
+        self.flows.borrow().iter().map(|(t, e)| (*t, e.load())).collect()
+    }
+
+    /// Every reply.
+    pub fn replies(&self) -> BTreeMap<Tuple, Reply> {
+        self.replies.borrow().clone()
+    }
+
+    /// Packets by reason code, where there are any.
+    pub fn counters(&self) -> BTreeMap<u8, Counter> {
+        self.counters.borrow().clone()
+    }
+
+    /// Counters by service, where one is not zero.
+    pub fn service_counters(&self) -> BTreeMap<u32, ServiceCounter> {
+        self.service_counters.borrow().clone()
+    }
+
+    /// Writes a flow down, whatever was there.
+    pub fn put_flow(&self, tuple: Tuple, flow: Flow) {
+        self.flows.borrow_mut().insert(tuple, Entry(Rc::new(Cell::new(flow))));
+    }
+
+    /// Writes a reply down, whatever was there.
+    pub fn put_reply(&self, tuple: Tuple, reply: Reply) {
+        self.replies.borrow_mut().insert(tuple, reply);
+    }
+
+    /// Adds a frame to a reason's counter, as the programs do behind the pipeline.
+    pub fn count(&self, reason: Reason, bytes: usize) {
+        let mut counters = self.counters.borrow_mut();
+        let counter = counters.entry(reason.code()).or_default();
+        counter.packets += 1;
+        counter.bytes += bytes as u64;
+    }
+
+    /// Moves every flow's clock by `ticks`.
+    pub fn shift(&self, ticks: u32) {
+        for Entry(cell) in self.flows.borrow().values() {
+            let flow = cell.get();
+            cell.set(Flow {
+                last_seen: flow.last_seen.wrapping_add(ticks),
+                created: flow.created.wrapping_add(ticks),
+                ..flow
+            });
+        }
+    }
+}
+
+/// As a hash map of [`FLOWS`] entries takes it.
+fn insert<V>(map: &mut BTreeMap<Tuple, V>, tuple: &Tuple, value: V, replace: bool) -> Insert {
+    // Each family has a map of its own.
+    let used = map.keys().filter(|key| key.v6 == tuple.v6).count();
+    match map.contains_key(tuple) {
+        true if !replace => Insert::Exists,
+        false if used >= FLOWS => Insert::Full,
+        _ => {
+            map.insert(*tuple, value);
+            Insert::Done
+        }
+    }
+}
+
+impl Tables for MemoryTables {
+    type Ref<T: Copy + 'static> = Value<T>;
+    type Entry = Entry;
+
+    fn settings(&self) -> Option<Value<Settings>> {
+        Some(Value(self.settings))
+    }
+
+    fn interface(&self, ifindex: u32) -> Option<Value<Interface>> {
+        self.interfaces.get(&ifindex).copied().map(Value)
+    }
+
+    fn frontend(&self, key: &EndpointKey) -> Option<Value<Frontend>> {
+        self.frontends.get(key).copied().map(Value)
+    }
+
+    fn service(&self, id: u32) -> Option<Value<Service>> {
+        self.services.get(&id).copied().map(Value)
+    }
+
+    fn slot(&self, key: &SlotKey) -> Option<u32> {
+        self.slots.get(key).copied()
+    }
+
+    fn ticket(&self, service: u32) -> Option<u64> {
+        if service >= capacity::SERVICES {
+            return None;
+        }
+        let mut cursors = self.cursors.borrow_mut();
+        let cursor = cursors.entry(service).or_default();
+        let ticket = *cursor;
+        *cursor = ticket.wrapping_add(1);
+        Some(ticket)
+    }
+
+    fn backend(&self, id: u32) -> Option<Value<Backend>> {
+        let backend = self.backends.get(&id).copied().unwrap_or_default();
+        (id < capacity::BACKENDS).then_some(Value(backend))
+    }
+
+    fn local_backend(&self, key: &EndpointKey) -> Option<u32> {
+        self.local_backends.get(key).copied()
+    }
+
+    fn node(&self, id: u32) -> Option<Value<Node>> {
+        let node = self.nodes.get(&id).copied().unwrap_or_default();
+        (id < capacity::NODES).then_some(Value(node))
+    }
+
+    fn address(&self, address: &Address) -> Option<Value<NodeAddress>> {
+        self.addresses.get(address).copied().map(Value)
+    }
+
+    fn is_vip(&self, address: &Address, network: u32) -> bool {
+        self.vips.contains_key(&VipKey {
+            address: *address,
+            network,
+        })
+    }
+
+    fn flow(&self, tuple: &Tuple) -> Option<Entry> {
+        self.flows.borrow().get(tuple).cloned()
+    }
+
+    fn insert_flow(&self, tuple: &Tuple, flow: &Flow, replace: bool) -> Insert {
+        let entry = Entry(Rc::new(Cell::new(*flow)));
+        insert(&mut self.flows.borrow_mut(), tuple, entry, replace)
+    }
+
+    fn remove_flow(&self, tuple: &Tuple) {
+        self.flows.borrow_mut().remove(tuple);
+    }
+
+    fn reply(&self, tuple: &Tuple) -> Option<Value<Reply>> {
+        self.replies.borrow().get(tuple).copied().map(Value)
+    }
+
+    fn insert_reply(&self, tuple: &Tuple, reply: &Reply, replace: bool) -> Insert {
+        insert(&mut self.replies.borrow_mut(), tuple, *reply, replace)
+    }
+
+    fn count_service(&self, service: u32, flows: u32, bytes: usize, reply: bool) {
+        if service >= capacity::SERVICES {
+            return;
+        }
+        let mut counters = self.service_counters.borrow_mut();
+        let counter = counters.entry(service).or_default();
+        counter.flows += u64::from(flows);
+        if bytes == 0 {
+            return;
+        }
+        if reply {
+            counter.reply_packets += 1;
+            counter.reply_bytes += bytes as u64;
+        } else {
+            counter.packets += 1;
+            counter.bytes += bytes as u64;
+        }
+    }
+
+    fn route(&self, _source: &Address, destination: &Address, _v6: bool) -> Route {
+        let paths = self.paths.iter().filter(|path| path.matches(destination));
+        match paths.max_by_key(|path| path.bits) {
+            Some(path) => path.route,
+            None => Route {
+                hop: NextHop::Local,
+                ..Route::default()
+            },
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! What other nodes send through the tunnel.
+
+use std::format;
+use std::net::SocketAddr;
+use std::vec;
+use std::vec::Vec;
+
+use super::fixture::{Entry, Fixture, Step};
+use super::frame::{Mac, ethernet, icmp, tunnel};
+use super::world::{
+    Case, NETWORK, NODE_IF, Place, ROUTED_IF, ROUTER, TUNNEL_PORT, World, mac, node_mac, reply_of, workload_mac,
+};
+use crate::abi::{BACKEND_GONE, FLOW_ESTABLISHED, FLOW_NEW, NETWORK_NODE};
+use crate::verdict::{Action, Reason};
+
+const FORWARD: u8 = 1;
+const REPLY: u8 = 2;
+
+/// A tunnel packet from a node to node 1's first interface.
+fn from_node(case: Case, node: u8, direction: u8, backend: SocketAddr, inner: &[u8]) -> Vec<u8> {
+    wrapped(case, (case.node(node), 50_000).into(), direction, backend, inner)
+}
+
+fn wrapped(case: Case, sender: SocketAddr, direction: u8, backend: SocketAddr, inner: &[u8]) -> Vec<u8> {
+    let outer = (sender, (case.node(1), TUNNEL_PORT).into());
+    let packet = tunnel(outer, direction, NETWORK, backend, inner);
+    let macs: (Mac, Mac) = (mac(NODE_IF), node_mac(2));
+    ethernet(macs.0, macs.1, if sender.is_ipv6() { 0x86dd } else { 0x0800 }, &packet)
+}
+
+pub(super) fn fixtures() -> Vec<Fixture> {
+    let mut all = Vec::new();
+    for case in Case::ALL {
+        all.extend(forward(case));
+        all.extend(reply(case));
+        all.extend(refused(case));
+    }
+    all.push(other_family());
+    all.extend(Case::ALL.map(collision));
+    all
+}
+
+/// One client, one source port, two entry nodes, one backend.
+fn collision(case: Case) -> Fixture {
+    let direct = case.tuple(case.client(), case.published(1), NETWORK_NODE);
+    let tuple = case.tuple(case.client(), case.published(2), NETWORK_NODE);
+    let inner = case.first(case.client(), case.published(2)).ttl(63);
+    let frame = from_node(case, 2, FORWARD, case.backend(Place::Here), &inner.packet());
+    Fixture::new(
+        format!("tunnel_collision_{}", case.name()),
+        "flows of one client that come by two nodes are kept apart at their backend",
+        World::new().flow(case, direct, Place::Here, None),
+    )
+    .step(
+        Step::new(Entry::TcNode, NODE_IF, frame)
+            .sends(Action::RedirectPeer, Reason::ForwardLocal, ROUTED_IF)
+            .then(move |tables| {
+                let port = tables.flows()[&tuple].source_port;
+                assert_ne!(port, tuple.source_port);
+                let back = case.tuple(case.backend(Place::Here), (case.client().ip(), port).into(), NETWORK);
+                assert_eq!(tables.replies()[&back], reply_of(&tuple, false));
+            }),
+    )
+}
+
+fn forward(case: Case) -> Vec<Fixture> {
+    let name = |what: &str| format!("tunnel_{what}_{}", case.name());
+    let backend = case.backend(Place::Here);
+    let inner = case.first(case.client(), case.published(2)).ttl(63);
+    let frame = from_node(case, 2, FORWARD, backend, &inner.packet());
+    let tuple = case.tuple(case.client(), case.published(2), NETWORK_NODE);
+    let out = inner
+        .clone()
+        .to(backend)
+        .ttl(62)
+        .macs(workload_mac(ROUTED_IF), mac(ROUTED_IF))
+        .build();
+    let data = case.frame(case.client(), case.published(2)).ttl(63);
+    let data_out = data
+        .clone()
+        .to(backend)
+        .ttl(62)
+        .macs(workload_mac(ROUTED_IF), mac(ROUTED_IF));
+    let deliver = |step: Step, out: Vec<u8>| step.redirects(Action::RedirectPeer, Reason::ForwardLocal, ROUTED_IF, out);
+    // Who has no slot here decides nothing here: the entry node has chosen.
+    let world = || World::new().serve(case, &[Place::Switched]);
+    vec![
+        Fixture::new(
+            name("forward"),
+            "the entry node's choice is delivered, and the way back is written down",
+            world(),
+        )
+        .step(
+            deliver(Step::new(Entry::TcNode, NODE_IF, frame.clone()), out.clone()).then(move |tables| {
+                let flow = tables.flows()[&tuple];
+                assert_eq!((flow.state, flow.origin), (FLOW_NEW, 2));
+                assert!(tables.cursors.borrow().is_empty(), "no turn of ours is taken");
+            }),
+        ),
+        Fixture::new(name("forward_xdp"), "XDP leaves delivery to tc", world())
+            .step(Step::new(Entry::XdpNode, NODE_IF, frame.clone()).passes(Reason::PassToTc)),
+        Fixture::new(
+            name("forward_known"),
+            "a known flow goes on",
+            world().flow(case, tuple, Place::Here, Some(1)),
+        )
+        .step(deliver(
+            Step::new(
+                Entry::TcNode,
+                NODE_IF,
+                from_node(case, 2, FORWARD, backend, &data.packet()),
+            ),
+            data_out.build(),
+        )),
+        Fixture::new(
+            name("forward_moved"),
+            "where the entry node means another backend now, so does this one",
+            world().flow(case, tuple, Place::Switched, Some(1)),
+        )
+        .step(
+            deliver(Step::new(Entry::TcNode, NODE_IF, frame.clone()), out.clone()).then(move |tables| {
+                assert_eq!(tables.flows()[&tuple].backend, case.backend_id(Place::Here));
+            }),
+        ),
+        Fixture::new(
+            name("forward_origin"),
+            "where the client comes by another way now, its flow does not collide with itself",
+            world().flow(case, tuple, Place::Here, None),
+        )
+        .step(
+            deliver(Step::new(Entry::TcNode, NODE_IF, frame.clone()), out.clone())
+                .then(move |tables| assert_eq!(tables.flows()[&tuple].origin, 2)),
+        ),
+        Fixture::new(name("forward_ttl"), "no hop left", world()).step(
+            Step::new(
+                Entry::TcNode,
+                NODE_IF,
+                from_node(case, 2, FORWARD, backend, &inner.clone().ttl(1).packet()),
+            )
+            .drops(Reason::DropTtl),
+        ),
+    ]
+}
+
+fn reply(case: Case) -> Vec<Fixture> {
+    let name = |what: &str| format!("tunnel_{what}_{}", case.name());
+    let backend = case.backend(Place::Node2);
+    let tuple = case.tuple(case.client(), case.published(1), NETWORK_NODE);
+    let world = || World::new().flow(case, tuple, Place::Node2, None);
+    let inner = case.frame(case.published(1), case.client()).ttl(63);
+    let frame = from_node(case, 2, REPLY, backend, &inner.packet());
+    let out = inner.clone().ttl(62).macs(ROUTER, mac(NODE_IF)).build();
+    let mut all = vec![
+        Fixture::new(
+            name("reply_wrong_node"),
+            "another node may not answer for the backend's",
+            world(),
+        )
+        .step(
+            Step::new(
+                Entry::XdpNode,
+                NODE_IF,
+                from_node(case, 3, REPLY, backend, &inner.packet()),
+            )
+            .drops(Reason::DropTunnelFrontend),
+        ),
+        Fixture::new(
+            name("reply_unknown"),
+            "a reply without a flow goes to nobody",
+            World::new(),
+        )
+        .step(Step::new(Entry::XdpNode, NODE_IF, frame.clone()).drops(Reason::DropTunnelFrontend)),
+        Fixture::new(name("reply_ttl"), "no hop left", world()).step(
+            Step::new(
+                Entry::XdpNode,
+                NODE_IF,
+                from_node(case, 2, REPLY, backend, &inner.clone().ttl(1).packet()),
+            )
+            .drops(Reason::DropTtl),
+        ),
+        Fixture::new(
+            name("reply_no_route"),
+            "no way to the client: XDP asks tc, tc drops",
+            world().unroutable(case.client().ip()),
+        )
+        .step(Step::new(Entry::XdpNode, NODE_IF, frame.clone()).passes(Reason::PassToTc))
+        .step(Step::new(Entry::TcNode, NODE_IF, frame.clone()).drops(Reason::DropNoRoute)),
+    ];
+    for (entry, hook) in [(Entry::XdpNode, "xdp"), (Entry::TcNode, "tc")] {
+        all.push(
+            Fixture::new(
+                name(&format!("reply_{hook}")),
+                "the reply goes to the client as it is; the flow is established",
+                world().change(tuple, |flow| flow.state = FLOW_NEW),
+            )
+            .step(
+                Step::new(entry, NODE_IF, frame.clone())
+                    .transmits(Reason::ReplyFromTunnel, out.clone())
+                    .then(move |tables| assert_eq!(tables.flows()[&tuple].state, FLOW_ESTABLISHED)),
+            ),
+        );
+    }
+    all
+}
+
+fn refused(case: Case) -> Vec<Fixture> {
+    let backend = case.backend(Place::Here);
+    let inner = case.first(case.client(), case.published(2)).ttl(63);
+    let whole = inner.packet();
+    let good = from_node(case, 2, FORWARD, backend, &whole);
+    let world = World::new;
+    let short = &whole[..whole.len() - 1];
+    let ping = icmp(
+        case.client().ip(),
+        case.published(2).ip(),
+        64,
+        &[8, 0, 0, 0, 0, 1, 0, 1],
+    );
+    let nowhere = SocketAddr::new(case.published(2).ip(), 9);
+    let no_backend = (case.host(200), 8000).into();
+    let ip = ETHERNET + if case.v6 { 40 } else { 20 };
+    const ETHERNET: usize = 14;
+    let with = |at: usize, byte: u8| {
+        let mut frame = good.clone();
+        frame[ip + 8 + at] = byte;
+        frame
+    };
+    let elsewhere = {
+        let outer = ((case.node(2), 50_000).into(), (case.node(9), TUNNEL_PORT).into());
+        let packet = tunnel(outer, FORWARD, NETWORK, backend, &whole);
+        ethernet(
+            mac(NODE_IF),
+            node_mac(2),
+            if case.v6 { 0x86dd } else { 0x0800 },
+            &packet,
+        )
+    };
+    let cases: Vec<(&str, &'static str, World, Vec<u8>, Reason)> = vec![
+        (
+            "foreign_node",
+            "an address that is no node's may not use the tunnel",
+            world(),
+            wrapped(case, (case.client().ip(), 50_000).into(), FORWARD, backend, &whole),
+            Reason::DropTunnelSource,
+        ),
+        (
+            "own_node",
+            "nor may who pretends to be this node",
+            world(),
+            from_node(case, 1, FORWARD, backend, &whole),
+            Reason::DropTunnelSource,
+        ),
+        (
+            "foreign_frontend",
+            "a node speaks for its own addresses alone",
+            world(),
+            from_node(case, 3, FORWARD, backend, &whole),
+            Reason::DropTunnelFrontend,
+        ),
+        (
+            "unpublished",
+            "a port that nobody publishes leads nowhere",
+            world(),
+            from_node(case, 2, FORWARD, backend, &inner.clone().to(nowhere).packet()),
+            Reason::DropTunnelFrontend,
+        ),
+        (
+            "unknown_backend",
+            "the tunnel leads to backends of this node alone",
+            world(),
+            from_node(case, 2, FORWARD, no_backend, &whole),
+            Reason::DropTunnelBackend,
+        ),
+        (
+            "gone_backend",
+            "not to one that is gone",
+            world().backend_state(case, Place::Here, BACKEND_GONE),
+            good.clone(),
+            Reason::DropTunnelBackend,
+        ),
+        (
+            "short",
+            "an inner packet that ends too early",
+            world(),
+            from_node(case, 2, FORWARD, backend, short),
+            Reason::DropTunnelMalformed,
+        ),
+        (
+            "no_ports",
+            "an inner packet that is neither TCP nor UDP",
+            world(),
+            from_node(case, 2, FORWARD, backend, &ping),
+            Reason::DropTunnelMalformed,
+        ),
+        (
+            "inner_fragment",
+            "a fragment has no place in the tunnel",
+            world(),
+            from_node(case, 2, FORWARD, backend, &inner.clone().fragment(0x2000).packet()),
+            Reason::DropTunnelMalformed,
+        ),
+    ];
+    let mut all: Vec<Fixture> = cases
+        .into_iter()
+        .map(|(what, why, world, frame, reason)| {
+            Fixture::new(format!("tunnel_{what}_{}", case.name()), why, world)
+                .step(Step::new(Entry::TcNode, NODE_IF, frame).drops(reason))
+        })
+        .collect();
+    // The port may be another tunnel's too.
+    for (what, frame) in [
+        ("other_class", with(9, 0xb2)),
+        ("other_version", with(13, 2)),
+        ("other_direction", with(12, 3)),
+        ("no_option", with(0, 0)),
+        ("other_inner", with(3, 0x58)),
+        ("elsewhere", elsewhere),
+    ] {
+        for (entry, hook) in [(Entry::XdpNode, "xdp"), (Entry::TcNode, "tc")] {
+            all.push(
+                Fixture::new(
+                    format!("tunnel_{what}_{hook}_{}", case.name()),
+                    "what is not ours goes to whose it is, untouched",
+                    world(),
+                )
+                .step(Step::new(entry, NODE_IF, frame.clone()).passes(Reason::PassNotService)),
+            );
+        }
+    }
+    all
+}
+
+fn other_family() -> Fixture {
+    let (v4, v6) = (Case::UDP[0], Case::UDP[1]);
+    let inner = v6.first(v6.client(), v6.published(2)).ttl(63);
+    let frame = wrapped(
+        v4,
+        (v4.node(2), 50_000).into(),
+        FORWARD,
+        v6.backend(Place::Here),
+        &inner.packet(),
+    );
+    let out = inner.to(v6.backend(Place::Here)).ttl(62);
+    Fixture::new(
+        "tunnel_forward_v6_in_v4",
+        "IPv6 comes out of an IPv4 tunnel",
+        World::new(),
+    )
+    .step(Step::new(Entry::TcNode, NODE_IF, frame).redirects(
+        Action::RedirectPeer,
+        Reason::ForwardLocal,
+        ROUTED_IF,
+        out.macs(workload_mac(ROUTED_IF), mac(ROUTED_IF)).build(),
+    ))
+}

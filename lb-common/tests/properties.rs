@@ -1,0 +1,428 @@
+//! What holds for every packet, with etherparse as the judge of checksums and headers.
+
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::checksum::Sum16BitWords;
+use etherparse::{NetHeaders, PacketHeaders, TcpOptionElement, TransportHeader};
+use lb_common::abi::{TCP, UDP};
+use lb_common::testing::fixture::{Entry, Input, Output, run};
+use lb_common::testing::fixtures;
+use lb_common::testing::frame::Frame;
+use lb_common::testing::mutate::{Random, mutate};
+use lb_common::testing::world::{
+    CLIENT_IF, Case, NODE_IF, NOW, Place, ROUTED_IF, ROUTER, TUNNEL_PORT, World, mac, workload_mac,
+};
+use lb_common::verdict::{Action, Kind, Reason};
+use lb_common::wire::checksum::Diff;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// Geneve header with the balancer's option.
+const FRAMING: usize = 36;
+
+/// A packet as etherparse reads it: the innermost, if it is in the tunnel.
+#[derive(Debug, PartialEq, Eq)]
+struct Read {
+    source: SocketAddr,
+    destination: SocketAddr,
+    ttl: u8,
+    mss: Option<u16>,
+    tunnelled: bool,
+    payload: Vec<u8>,
+}
+
+/// Reads an IP packet and holds every checksum against a full recomputation.
+fn read(packet: &[u8]) -> Read {
+    let headers = PacketHeaders::from_ip_slice(packet).expect("an IP packet");
+    let payload = headers.payload.slice();
+    let transport = headers.transport.expect("TCP, UDP or ICMP");
+    let (source, destination, ttl): (IpAddr, IpAddr, u8);
+    match headers.net.as_ref().expect("an IP header") {
+        NetHeaders::Ipv4(ip, _) => {
+            assert_eq!(ip.header_checksum, ip.calc_header_checksum(), "IPv4 header");
+            (source, destination, ttl) = (ip.source.into(), ip.destination.into(), ip.time_to_live);
+            match &transport {
+                TransportHeader::Udp(h) if h.checksum == 0 => {}
+                TransportHeader::Udp(h) => assert_eq!(h.checksum, h.calc_checksum_ipv4(ip, payload).unwrap(), "UDP"),
+                TransportHeader::Tcp(h) => assert_eq!(h.checksum, h.calc_checksum_ipv4(ip, payload).unwrap(), "TCP"),
+                TransportHeader::Icmpv4(h) => assert_eq!(h.checksum, h.icmp_type.calc_checksum(payload), "ICMP"),
+                other => panic!("{other:?} in IPv4"),
+            }
+        }
+        NetHeaders::Ipv6(ip, _) => {
+            (source, destination, ttl) = (ip.source.into(), ip.destination.into(), ip.hop_limit);
+            match &transport {
+                TransportHeader::Udp(h) if h.destination_port == TUNNEL_PORT && h.checksum == 0 => {}
+                TransportHeader::Udp(h) => assert_eq!(h.checksum, h.calc_checksum_ipv6(ip, payload).unwrap(), "UDP"),
+                TransportHeader::Tcp(h) => assert_eq!(h.checksum, h.calc_checksum_ipv6(ip, payload).unwrap(), "TCP"),
+                TransportHeader::Icmpv6(h) => {
+                    let sum = h.icmp_type.calc_checksum(ip.source, ip.destination, payload).unwrap();
+                    assert_eq!(h.checksum, sum, "ICMPv6");
+                }
+                other => panic!("{other:?} in IPv6"),
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+    let (ports, mss) = match &transport {
+        TransportHeader::Udp(h) => {
+            if h.destination_port == TUNNEL_PORT {
+                let inner = read(&payload[FRAMING..]);
+                return Read {
+                    tunnelled: true,
+                    ..inner
+                };
+            }
+            ((h.source_port, h.destination_port), None)
+        }
+        TransportHeader::Tcp(h) => {
+            let mss = h.options_iterator().find_map(|option| match option {
+                Ok(TcpOptionElement::MaximumSegmentSize(size)) => Some(size),
+                _ => None,
+            });
+            ((h.source_port, h.destination_port), mss)
+        }
+        _ => ((0, 0), None),
+    };
+    Read {
+        source: (source, ports.0).into(),
+        destination: (destination, ports.1).into(),
+        ttl,
+        mss,
+        tunnelled: false,
+        payload: payload.to_vec(),
+    }
+}
+
+/// Behind an Ethernet header without a tag.
+fn read_frame(frame: &[u8]) -> Read {
+    read(&frame[14..])
+}
+
+fn input(entry: Entry, ifindex: u32, frame: &Frame) -> Input {
+    Input {
+        entry,
+        ifindex,
+        frame: frame.build(),
+        segment: 0,
+        side_tag: false,
+    }
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    (any::<bool>(), prop::sample::select(vec![TCP, UDP])).prop_map(|(v6, protocol)| Case { v6, protocol })
+}
+
+fn place() -> impl Strategy<Value = Place> {
+    prop::sample::select(vec![
+        Place::Here,
+        Place::Switched,
+        Place::Unseen,
+        Place::Client,
+        Place::Node2,
+        Place::Node3,
+        Place::Node4,
+    ])
+}
+
+/// Options of a SYN: an MSS behind some NOPs, padded to words.
+fn options(nops: usize, mss: u16) -> Vec<u8> {
+    let mut out = vec![1; nops];
+    out.extend([2, 4]);
+    out.extend(mss.to_be_bytes());
+    out.resize(out.len().next_multiple_of(4), 0);
+    out
+}
+
+/// What varies in a client's packet.
+#[derive(Clone, Debug)]
+struct Sent {
+    port: u16,
+    ttl: u8,
+    nops: usize,
+    mss: u16,
+    numbers: (u32, u32),
+    payload: Vec<u8>,
+    summed: bool,
+}
+
+fn sent() -> impl Strategy<Value = Sent> {
+    (
+        1u16..,
+        2u8..,
+        0usize..8,
+        any::<u16>(),
+        any::<(u32, u32)>(),
+        vec(any::<u8>(), 0..1200),
+        any::<bool>(),
+    )
+        .prop_map(|(port, ttl, nops, mss, numbers, payload, summed)| Sent {
+            port,
+            ttl,
+            nops,
+            mss,
+            numbers,
+            payload,
+            summed,
+        })
+}
+
+impl Sent {
+    /// The first packet from `client`, at the port that varies.
+    fn frame(&self, case: Case, client: IpAddr, to: SocketAddr) -> Frame {
+        let frame = case
+            .first((client, self.port).into(), to)
+            .ttl(self.ttl)
+            .payload(&self.payload);
+        if case.tcp() {
+            let frame = frame.tcp_options(&options(self.nops, self.mss));
+            return frame.numbers(self.numbers.0, self.numbers.1);
+        }
+        if self.summed || case.v6 {
+            frame
+        } else {
+            frame.unsummed()
+        }
+    }
+}
+
+/// The largest MSS that leaves room for the tunnel on a path of 1500 bytes.
+fn largest_mss(v6: bool) -> u16 {
+    if v6 { 1500 - 84 - 60 } else { 1500 - 64 - 40 }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The update of one word gives what a sum over everything gives.
+    #[test]
+    fn incremental_checksum_is_the_full_one(mut data in vec(any::<u8>(), 4..80), at in any::<prop::sample::Index>(), new: [u8; 2]) {
+        data.truncate(data.len() & !1);
+        let full = |data: &[u8]| Sum16BitWords::new().add_slice(data).ones_complement();
+        let at = at.index(data.len() / 2) * 2;
+        let old = [data[at], data[at + 1]];
+        let before = full(&data).to_ne_bytes();
+        data[at..at + 2].copy_from_slice(&new);
+        let updated = Diff::ZERO.change2(old, new).apply(before);
+        // Of data that are all zero the sum is zero, which no update can tell from its other form.
+        if data.iter().any(|byte| *byte != 0) {
+            prop_assert_eq!(u16::from_ne_bytes(updated), full(&data));
+        }
+    }
+
+    /// Published ports: there and back, every sum is right, the payload is whole, and the client hears whom it called.
+    #[test]
+    fn published_there_and_back(case in case(), place in place(), xdp: bool, sent in sent(), answer in vec(any::<u8>(), 0..1200)) {
+        let world = World::new().serve(case, &[place]);
+        let frame = sent.frame(case, case.client().ip(), case.published(1)).macs(mac(NODE_IF), ROUTER);
+        let entry = if xdp { Entry::XdpNode } else { Entry::TcNode };
+        let input = input(entry, NODE_IF, &frame);
+        let output = run(&world.tables, &input, NOW);
+        if output.verdict.action == Action::Pass {
+            prop_assert_eq!(&output.frame, &input.frame);
+            return Ok(());
+        }
+        prop_assert_eq!(output.verdict.reason.kind(), Kind::Forward, "{:?}", output.verdict);
+        let there = read_frame(&output.frame);
+        prop_assert_eq!(&there.payload, &sent.payload);
+        prop_assert_eq!(there.ttl, sent.ttl - 1);
+        prop_assert_eq!(there.tunnelled, place.node() != 0);
+        let client: SocketAddr = (case.client().ip(), sent.port).into();
+        prop_assert_eq!(there.source, client);
+        prop_assert_eq!(there.destination, if there.tunnelled { case.published(1) } else { case.backend(place) });
+        if case.tcp() {
+            let limit = if there.tunnelled { largest_mss(case.v6) } else { u16::MAX };
+            prop_assert_eq!(there.mss, Some(sent.mss.min(limit)));
+        }
+        if there.tunnelled || place == Place::Unseen {
+            return Ok(());
+        }
+        let reply = case.frame(there.destination, there.source).payload(&answer).ttl(sent.ttl);
+        let ifindex = world.tables.backends[&case.backend_id(place)].ifindex;
+        let output = run(&world.tables, &self::input(Entry::FromWorkload, ifindex, &reply), NOW);
+        prop_assert_eq!(output.verdict.reason, Reason::ReplyDirect);
+        let back = read_frame(&output.frame);
+        prop_assert_eq!((back.source, back.destination), (case.published(1), client));
+        prop_assert_eq!((back.ttl, back.payload), (sent.ttl - 1, answer));
+    }
+
+    /// VIPs: the same inside a network, where the TTL stays; a client that is its own backend, too.
+    #[test]
+    fn vip_there_and_back(case in case(), place in place(), sent in sent(), answer in vec(any::<u8>(), 0..1200)) {
+        let world = World::new().serve(case, &[place]);
+        let frame = sent.frame(case, case.inside().ip(), case.vip()).macs(mac(CLIENT_IF), workload_mac(CLIENT_IF));
+        let output = run(&world.tables, &input(Entry::FromWorkload, CLIENT_IF, &frame), NOW);
+        let hairpin = place == Place::Client;
+        prop_assert_eq!(output.verdict.reason, if hairpin { Reason::Hairpin } else { Reason::ForwardNetwork });
+        let there = read_frame(&output.frame);
+        let client: SocketAddr = (case.inside().ip(), sent.port).into();
+        let seen = if hairpin { (case.vip().ip(), sent.port).into() } else { client };
+        prop_assert_eq!((there.source, there.destination), (seen, case.backend(place)));
+        prop_assert_eq!((there.ttl, &there.payload), (sent.ttl, &sent.payload));
+
+        let reply = case.frame(there.destination, there.source).payload(&answer).ttl(sent.ttl);
+        let entry = if hairpin { Entry::FromWorkload } else { Entry::ToWorkload };
+        let output = run(&world.tables, &input(entry, CLIENT_IF, &reply), NOW);
+        prop_assert_eq!(output.verdict.reason, if hairpin { Reason::Hairpin } else { Reason::ReplyVip });
+        let back = read_frame(&output.frame);
+        prop_assert_eq!((back.source, back.destination), (case.vip(), client));
+        prop_assert_eq!((back.ttl, back.payload), (sent.ttl, answer));
+    }
+
+    /// From the entry node through the tunnel to the backend, and the whole way back: two nodes' worlds, one conversation.
+    #[test]
+    fn through_two_nodes_and_back(case in case(), sent in sent(), answer in vec(any::<u8>(), 0..1200)) {
+        // The entry node is node 1; the backend's node is node 1 of another world, whose node 2 is the entry.
+        let sent = Sent { ttl: sent.ttl.max(4), ..sent };
+        let entry = World::new().serve(case, &[Place::Node2]);
+        let frame = sent.frame(case, case.client().ip(), case.published(1));
+        let output = run(&entry.tables, &input(Entry::XdpNode, NODE_IF, &frame), NOW);
+        prop_assume!(output.verdict.reason != Reason::PassPartialChecksum);
+        prop_assert_eq!(output.verdict.reason, Reason::ForwardTunnel);
+
+        let other = mirrored(case);
+        let output = through(&other, Entry::TcNode, NODE_IF, output.frame);
+        prop_assert_eq!(output.verdict.reason, Reason::ForwardLocal);
+        let there = read_frame(&output.frame);
+        prop_assert_eq!(there.destination, case.backend(Place::Node2));
+        prop_assert_eq!((there.ttl, &there.payload), (sent.ttl - 2, &sent.payload));
+
+        let reply = case.frame(there.destination, there.source).payload(&answer).ttl(sent.ttl);
+        let output = through(&other, Entry::FromWorkload, ROUTED_IF, reply.build());
+        prop_assert_eq!(output.verdict.reason, Reason::ReplyTunnel);
+        let output = through(&entry, Entry::XdpNode, NODE_IF, output.frame);
+        prop_assert_eq!(output.verdict.reason, Reason::ReplyFromTunnel);
+        let back = read_frame(&output.frame);
+        let client: SocketAddr = (case.client().ip(), sent.port).into();
+        prop_assert_eq!((back.source, back.destination), (case.published(1), client));
+        prop_assert_eq!((back.ttl, back.payload), (sent.ttl - 2, answer));
+    }
+
+    /// Refusals and ICMP errors have right sums and go to who is refused.
+    #[test]
+    fn answers_are_sound(case in case(), xdp: bool, sent in sent(), pad in 0usize..30) {
+        let world = World::new().serve(case, &[]);
+        let frame = sent.frame(case, case.client().ip(), case.published(1)).padding(pad);
+        let entry = if xdp { Entry::XdpNode } else { Entry::TcNode };
+        let output = run(&world.tables, &input(entry, NODE_IF, &frame), NOW);
+        if output.verdict.action == Action::Pass {
+            return Ok(());
+        }
+        prop_assert_eq!(output.verdict.action, Action::Transmit);
+        let answer = read_frame(&output.frame);
+        prop_assert_eq!(answer.source.ip(), case.published(1).ip());
+        prop_assert_eq!(answer.destination.ip(), case.client().ip());
+        if case.tcp() {
+            prop_assert_eq!((answer.source.port(), answer.destination.port()), (8080, sent.port));
+        } else {
+            // The quote is the packet as it came.
+            prop_assert_eq!(&answer.payload[..], &frame.packet()[..answer.payload.len()]);
+        }
+    }
+
+    /// Bytes from nowhere: no program panics, and what is passed is as it was.
+    #[test]
+    fn random_bytes_do_no_harm(head in prop::sample::select(vec![&[][..], &[0x08, 0][..], &[0x86, 0xdd], &[0x08, 6], &[0x81, 0, 0, 1, 8, 0]]),
+                               mut bytes in vec(any::<u8>(), 0..300), ifindex in prop::sample::select(vec![NODE_IF, ROUTED_IF, CLIENT_IF])) {
+        if bytes.len() >= 12 + head.len() {
+            bytes[12..12 + head.len()].copy_from_slice(head);
+        }
+        let world = World::new();
+        for entry in Entry::ALL {
+            harmless(&world, entry, ifindex, &bytes);
+        }
+    }
+
+    /// Nor do packets that are nearly right.
+    #[test]
+    fn damaged_packets_do_no_harm(seed: u64, index in any::<prop::sample::Index>()) {
+        thread_local!(static ALL: Vec<lb_common::testing::fixture::Fixture> = fixtures());
+        ALL.with(|all| {
+            let fixture = &all[index.index(all.len())];
+            let mut random = Random::new(seed);
+            let world = fixture.world.clone();
+            for step in fixture.steps.iter().take(3) {
+                let frame = mutate(&step.input.frame, &mut random, 3000);
+                for entry in Entry::ALL {
+                    harmless(&world, entry, step.input.ifindex, &frame);
+                }
+            }
+        });
+    }
+}
+
+fn harmless(world: &World, entry: Entry, ifindex: u32, frame: &[u8]) {
+    for (segment, side_tag) in [(0, false), (1400, false), (0, true)] {
+        let input = Input {
+            entry,
+            ifindex,
+            frame: frame.to_vec(),
+            segment,
+            side_tag,
+        };
+        let output = run(&world.tables, &input, NOW);
+        if output.verdict.action == Action::Pass {
+            assert_eq!(output.frame, frame, "{entry:?} {:?}", output.verdict);
+        }
+    }
+}
+
+fn through(world: &World, entry: Entry, ifindex: u32, frame: Vec<u8>) -> Output {
+    let input = Input {
+        entry,
+        ifindex,
+        frame,
+        segment: 0,
+        side_tag: false,
+    };
+    run(&world.tables, &input, NOW)
+}
+
+/// Node 2's world: the addresses of nodes 1 and 2 belong to each other, and the backend that node 1 calls its own is where
+/// node 1's world has that of node 2.
+fn mirrored(case: Case) -> World {
+    let mut world = World::new();
+    let tables = &mut world.tables;
+    let (here, there) = (tables.nodes[&0], tables.nodes[&1]);
+    tables.nodes.insert(
+        0,
+        lb_common::abi::Node {
+            flags: here.flags,
+            ..there
+        },
+    );
+    tables.nodes.insert(
+        1,
+        lb_common::abi::Node {
+            flags: there.flags,
+            ..here
+        },
+    );
+    let [one, two] = [1, 2].map(|n| case.node(n).into());
+    let (a, b) = (tables.addresses[&one], tables.addresses[&two]);
+    tables.addresses.insert(one, b);
+    tables.addresses.insert(two, a);
+    let id = case.backend_id(Place::Here);
+    let backend = tables.backends.get_mut(&id).expect("a backend");
+    backend.address = case.backend(Place::Node2).ip().into();
+    let (address, network) = (backend.address, backend.network);
+    let key = tables
+        .local_backends
+        .iter()
+        .find(|(_, v)| **v == id)
+        .map(|(k, _)| *k)
+        .expect("its key");
+    tables.local_backends.insert(
+        lb_common::abi::EndpointKey {
+            address,
+            network,
+            ..key
+        },
+        id,
+    );
+    // The way to the entry node is the way that node 2 is reached by in node 1's world.
+    let mut path = *tables.paths.iter().find(|p| p.destination == two).expect("a path");
+    path.destination = one;
+    tables.paths.push(path);
+    world
+}

@@ -1,0 +1,81 @@
+//! One packet through the real object and through the pure pipeline.
+
+use anyhow::{Context as _, Result, ensure};
+use lb_common::testing::fixture::{Entry, Input, Output, hex, run};
+use lb_common::testing::tables::MemoryTables;
+use lb_common::verdict::{Action, Verdict};
+use lb_userspace::datapath::clock;
+
+use crate::kernel::{Kernel, State};
+
+/// What the kernel is told: it does not say where a redirect leads.
+fn returned(entry: Entry, verdict: &Verdict) -> u32 {
+    let (pass, drop, transmit, redirect) = (2, 1, 3, 4); // XDP_*
+    let (next, shot, elsewhere) = (u32::MAX, 2, 7); // TCX_NEXT, TC_ACT_SHOT, TC_ACT_REDIRECT
+    match (entry, verdict.action) {
+        (Entry::XdpNode, Action::Pass | Action::Continue) => pass,
+        (Entry::XdpNode, Action::Drop) => drop,
+        (Entry::XdpNode, Action::Transmit) => transmit,
+        (Entry::XdpNode, _) => redirect,
+        (_, Action::Pass | Action::Continue) => next,
+        (_, Action::Drop) => shot,
+        (_, _) => elsewhere,
+    }
+}
+
+/// Runs one packet on both sides. `Ok` if verdict and frame are equal; then `tables` are as the pure pipeline left them.
+///
+/// The programs read the clock themselves: the pure pipeline runs at every tick that they can have seen, and one must agree.
+/// `whole`: so must everything that the programs write.
+pub(crate) fn agree(kernel: &mut Kernel, tables: &mut MemoryTables, input: &Input, whole: bool) -> Result<Output> {
+    let before = clock::now();
+    let (code, frame) = kernel.run(input).context("BPF_PROG_TEST_RUN")?;
+    let after = clock::now();
+    let state = if whole { Some(kernel.state()?) } else { None };
+    let mut difference = String::new();
+    for now in before..=after {
+        let pure = tables.clone();
+        let output = run(&pure, input, now);
+        difference = differ(&output, input, code, &frame);
+        if difference.is_empty() {
+            difference = state
+                .as_ref()
+                .map_or_else(String::new, |state| compare(&State::of(&pure), state));
+        }
+        if difference.is_empty() {
+            *tables = pure;
+            return Ok(output);
+        }
+    }
+    ensure!(
+        difference.is_empty(),
+        "{difference}\n    in {:?} {}",
+        input.entry,
+        hex(&input.frame)
+    );
+    unreachable!("a range that holds `before` is not empty")
+}
+
+fn differ(output: &Output, input: &Input, code: u32, frame: &[u8]) -> String {
+    let expected = returned(input.entry, &output.verdict);
+    if expected != code {
+        return format!("pure {:?} ({expected}), kernel {code}", output.verdict);
+    }
+    // Of what is dropped nothing remains to compare.
+    if output.verdict.action != Action::Drop && output.frame != frame {
+        return format!(
+            "{:?}\n  pure {}\nkernel {}",
+            output.verdict,
+            hex(&output.frame),
+            hex(frame)
+        );
+    }
+    String::new()
+}
+
+fn compare(pure: &State, kernel: &State) -> String {
+    if pure == kernel {
+        return String::new();
+    }
+    format!("tables\n  pure {pure:?}\nkernel {kernel:?}")
+}

@@ -1,0 +1,294 @@
+//! [`Kernel`]: the object that the agent embeds, loaded with maps of its own, and the tables of a world in them.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{Array, HashMap, PerCpuArray, PerCpuValues};
+use aya::programs::{Program, TestRun as _, TestRunOptions};
+use aya::util::nr_cpus;
+use aya::{Ebpf, EbpfLoader, Pod};
+use lb_common::abi::{self, Counter, Flow, FlowKey4, FlowKey6, Reply, ServiceCounter, Table, capacity};
+use lb_common::address::Address;
+use lb_common::testing::fixture::{Entry, Input};
+use lb_common::testing::tables::MemoryTables;
+use lb_common::tuple::Tuple;
+use lb_userspace::datapath::load::PROGRAMS;
+
+/// Elements of the arrays that worlds use.
+const ELEMENTS: u32 = 100;
+/// Room for any frame that comes out.
+const ROOM: usize = 1 << 16;
+
+/// The loaded object.
+pub(crate) struct Kernel {
+    pub(crate) ebpf: Ebpf,
+    out: Vec<u8>,
+}
+
+/// What the programs write.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) flows: BTreeMap<Tuple, Flow>,
+    pub(crate) replies: BTreeMap<Tuple, Reply>,
+    pub(crate) cursors: BTreeMap<u32, u64>,
+    pub(crate) counters: BTreeMap<u8, (u64, u64)>,
+    pub(crate) services: BTreeMap<u32, [u64; 5]>,
+}
+
+impl State {
+    /// Of the pure side.
+    pub(crate) fn of(tables: &MemoryTables) -> Self {
+        let counters = tables.counters().into_iter();
+        let services = tables.service_counters().into_iter();
+        Self {
+            flows: tables.flows(),
+            replies: tables.replies(),
+            cursors: tables.cursors.borrow().clone(),
+            counters: counters.map(|(code, c)| (code, (c.packets, c.bytes))).collect(),
+            services: services
+                .map(|(id, c)| (id, numbers(&c)))
+                .filter(|(_, n)| *n != [0; 5])
+                .collect(),
+        }
+    }
+}
+
+fn numbers(c: &ServiceCounter) -> [u64; 5] {
+    [c.flows, c.packets, c.bytes, c.reply_packets, c.reply_bytes]
+}
+
+impl Kernel {
+    /// Loads every program; flow tables have `flows` entries. Nothing is pinned or attached.
+    pub(crate) fn load(flows: u32) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        for name in ["flows4", "flows6", "replies4", "replies6"] {
+            loader.map_max_entries(name, flows);
+        }
+        for name in ["slots", "local_backends", "vips", "frontends"] {
+            loader.map_max_entries(name, 4096);
+        }
+        let mut ebpf = loader.load(lb_userspace::datapath::OBJECT)?;
+        for name in PROGRAMS {
+            match ebpf.program_mut(name).context(name)? {
+                Program::Xdp(program) => program.load()?,
+                Program::SchedClassifier(program) => program.load()?,
+                other => bail!("{name} is {:?}", other.prog_type()),
+            }
+        }
+        Ok(Self {
+            ebpf,
+            out: vec![0; ROOM],
+        })
+    }
+
+    /// Makes the maps hold `tables`, and nothing else.
+    pub(crate) fn fill(&mut self, tables: &MemoryTables) -> Result<()> {
+        self.array(abi::SettingsTable::NAME, &BTreeMap::from([(0, tables.settings)]), 1)?;
+        self.hash(abi::Interfaces::NAME, &tables.interfaces)?;
+        self.hash(abi::Frontends::NAME, &tables.frontends)?;
+        self.hash(abi::Services::NAME, &tables.services)?;
+        self.hash(abi::Slots::NAME, &tables.slots)?;
+        self.hash(abi::LocalBackends::NAME, &tables.local_backends)?;
+        self.hash(abi::Addresses::NAME, &tables.addresses)?;
+        self.hash(abi::Vips::NAME, &tables.vips)?;
+        self.array(abi::Backends::NAME, &tables.backends, ELEMENTS)?;
+        self.array(abi::Nodes::NAME, &tables.nodes, ELEMENTS)?;
+        self.array(abi::Cursors::NAME, &tables.cursors.borrow(), ELEMENTS)?;
+        let (flows4, flows6) = by_family(&tables.flows());
+        self.hash(abi::Flows4::NAME, &flows4)?;
+        self.hash(abi::Flows6::NAME, &flows6)?;
+        let (replies4, replies6) = by_family(&tables.replies());
+        self.hash(abi::Replies4::NAME, &replies4)?;
+        self.hash(abi::Replies6::NAME, &replies6)?;
+        self.zero::<Counter>(abi::COUNTERS, capacity::COUNTERS)?;
+        self.zero::<ServiceCounter>(abi::SERVICE_COUNTERS, ELEMENTS)
+    }
+
+    /// What the programs have written.
+    pub(crate) fn state(&self) -> Result<State> {
+        let mut state = State::default();
+        for (key, flow) in self.entries::<FlowKey4, Flow>(abi::Flows4::NAME)? {
+            state.flows.insert(tuple4(&key), flow);
+        }
+        for (key, flow) in self.entries::<FlowKey6, Flow>(abi::Flows6::NAME)? {
+            state.flows.insert(tuple6(&key), flow);
+        }
+        for (key, reply) in self.entries::<FlowKey4, Reply>(abi::Replies4::NAME)? {
+            state.replies.insert(tuple4(&key), reply);
+        }
+        for (key, reply) in self.entries::<FlowKey6, Reply>(abi::Replies6::NAME)? {
+            state.replies.insert(tuple6(&key), reply);
+        }
+        let cursors = Array::<_, u64>::try_from(self.ebpf.map(abi::Cursors::NAME).context("cursors")?)?;
+        for id in 0..ELEMENTS {
+            match cursors.get(&id, 0)? {
+                0 => {}
+                count => drop(state.cursors.insert(id, count)),
+            }
+        }
+        let counters = PerCpuArray::<_, Counter>::try_from(self.ebpf.map(abi::COUNTERS).context("counters")?)?;
+        for code in 0..capacity::COUNTERS {
+            let sum = counters
+                .get(&code, 0)?
+                .iter()
+                .fold((0, 0), |s, c| (s.0 + c.packets, s.1 + c.bytes));
+            if sum != (0, 0) {
+                state.counters.insert(code as u8, sum);
+            }
+        }
+        let map = self.ebpf.map(abi::SERVICE_COUNTERS).context("service counters")?;
+        let services = PerCpuArray::<_, ServiceCounter>::try_from(map)?;
+        for id in 0..ELEMENTS {
+            let mut sum = [0; 5];
+            for cpu in services.get(&id, 0)?.iter() {
+                sum.iter_mut().zip(numbers(cpu)).for_each(|(s, n)| *s += n);
+            }
+            if sum != [0; 5] {
+                state.services.insert(id, sum);
+            }
+        }
+        Ok(state)
+    }
+
+    /// Runs a program once: its return value and the frame.
+    pub(crate) fn run(&mut self, input: &Input) -> Result<(u32, Vec<u8>)> {
+        let program = self.ebpf.program(input.entry.program()).context("a program")?;
+        let size = run(program, input, &mut self.out)?;
+        Ok((size.0, self.out[..size.1].to_vec()))
+    }
+
+    fn hash<K: Pod + Ord, V: Pod>(&mut self, name: &str, entries: &BTreeMap<K, V>) -> Result<()> {
+        let mut map = HashMap::<_, K, V>::try_from(self.ebpf.map_mut(name).context(name.to_owned())?)?;
+        let keys: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+        for key in keys.iter().filter(|key| !entries.contains_key(key)) {
+            map.remove(key)?;
+        }
+        for (key, value) in entries {
+            map.insert(key, value, 0)?;
+        }
+        Ok(())
+    }
+
+    fn entries<K: Pod, V: Pod>(&self, name: &str) -> Result<Vec<(K, V)>> {
+        let map = HashMap::<_, K, V>::try_from(self.ebpf.map(name).context(name.to_owned())?)?;
+        Ok(map.iter().collect::<Result<_, _>>()?)
+    }
+
+    fn array<V: Pod + Default>(&mut self, name: &str, entries: &BTreeMap<u32, V>, n: u32) -> Result<()> {
+        let mut map = Array::<_, V>::try_from(self.ebpf.map_mut(name).context(name.to_owned())?)?;
+        for index in 0..n {
+            map.set(index, entries.get(&index).copied().unwrap_or_default(), 0)?;
+        }
+        Ok(())
+    }
+
+    fn zero<V: Pod + Default + Debug>(&mut self, name: &str, n: u32) -> Result<()> {
+        let mut map = PerCpuArray::<_, V>::try_from(self.ebpf.map_mut(name).context(name.to_owned())?)?;
+        let cpus = nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
+        for index in 0..n {
+            map.set(index, PerCpuValues::try_from(vec![V::default(); cpus])?, 0)?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs a program once; `out` receives the frame. Return value and length of the frame.
+pub(crate) fn run(program: &Program, input: &Input, out: &mut [u8]) -> Result<(u32, usize)> {
+    let context = context(input);
+    let options = TestRunOptions {
+        data_in: Some(&input.frame),
+        data_out: Some(out),
+        ctx_in: Some(&context),
+        ..TestRunOptions::default()
+    };
+    let result = match program {
+        Program::Xdp(program) => program.test_run(options)?,
+        Program::SchedClassifier(program) => program.test_run(options)?,
+        other => bail!("{:?} is not run", other.prog_type()),
+    };
+    Ok((result.return_value, result.data_size_out as usize))
+}
+
+/// `struct xdp_md` or `struct __sk_buff`, with the fields that may be given.
+fn context(input: &Input) -> Vec<u8> {
+    let mut put = Vec::new();
+    let size = if input.entry == Entry::XdpNode {
+        put.push((4, input.frame.len() as u32)); // data_end
+        put.push((12, input.ifindex));
+        24
+    } else {
+        put.push((36, input.ifindex)); // ingress_ifindex
+        put.push((40, input.ifindex));
+        put.push((176, input.segment as u32)); // gso_size
+        192
+    };
+    let mut bytes = vec![0; size];
+    for (offset, value) in put {
+        bytes[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
+    }
+    bytes
+}
+
+/// Whether `BPF_PROG_TEST_RUN` takes such an input: no tag beside the frame, and no IP header cut short on tc.
+pub(crate) fn takes(input: &Input) -> bool {
+    if input.entry == Entry::XdpNode {
+        return input.frame.len() >= 14;
+    }
+    let least = match input.frame.get(12..14) {
+        Some([0x08, 0x00]) => 20,
+        Some([0x86, 0xdd]) => 40,
+        _ => 1,
+    };
+    !input.side_tag && input.frame.len() >= 14 + least
+}
+
+fn by_family<V: Copy>(all: &BTreeMap<Tuple, V>) -> (BTreeMap<FlowKey4, V>, BTreeMap<FlowKey6, V>) {
+    let (mut v4, mut v6) = (BTreeMap::new(), BTreeMap::new());
+    for (t, value) in all {
+        if t.v6 {
+            let key = FlowKey6 {
+                source: t.source,
+                destination: t.destination,
+                source_port: t.source_port,
+                destination_port: t.destination_port,
+                network_protocol: t.network_protocol(),
+            };
+            v6.insert(key, *value);
+        } else {
+            let key = FlowKey4 {
+                source: t.source.v4_bytes(),
+                destination: t.destination.v4_bytes(),
+                source_port: t.source_port,
+                destination_port: t.destination_port,
+                network_protocol: t.network_protocol(),
+            };
+            v4.insert(key, *value);
+        }
+    }
+    (v4, v6)
+}
+
+fn tuple4(key: &FlowKey4) -> Tuple {
+    Tuple {
+        v6: false,
+        source: Address::v4(key.source),
+        destination: Address::v4(key.destination),
+        source_port: key.source_port,
+        destination_port: key.destination_port,
+        protocol: key.network_protocol as u8,
+        network: key.network_protocol >> 8,
+    }
+}
+
+fn tuple6(key: &FlowKey6) -> Tuple {
+    Tuple {
+        v6: true,
+        source: key.source,
+        destination: key.destination,
+        source_port: key.source_port,
+        destination_port: key.destination_port,
+        protocol: key.network_protocol as u8,
+        network: key.network_protocol >> 8,
+    }
+}
