@@ -20,6 +20,8 @@ pub(super) fn fixtures() -> Vec<Fixture> {
 fn replies(case: Case) -> Vec<Fixture> {
     let name = |what: &str| format!("reply_{what}_{}", case.name());
     let tuple = case.tuple(case.client(), case.published(1), NETWORK_NODE);
+    let host = (case.node(1), 40_001).into();
+    let own = case.tuple(host, case.published(1), NETWORK_NODE);
     let foreign = case.tuple(case.client(), case.published(2), NETWORK_NODE);
     let frame = case
         .frame(case.backend(Place::Here), case.client())
@@ -61,6 +63,18 @@ fn replies(case: Case) -> Vec<Fixture> {
             World::new().flow(case, foreign, Place::Here, Some(1)),
         )
         .step(step().redirects(Action::Redirect, Reason::ReplyTunnel, NODE_IF, back(&frame))),
+        Fixture::new(
+            name("host"),
+            "a client on the node itself gets its reply from the node's own stack",
+            World::new().flow(case, own, Place::Here, None),
+        )
+        .step({
+            let reply = case
+                .frame(case.backend(Place::Here), host)
+                .macs(mac(ROUTED_IF), workload_mac(ROUTED_IF));
+            let out = reply.clone().from(case.published(1)).ttl(63);
+            Step::new(Entry::FromWorkload, ROUTED_IF, reply.build()).continues(Reason::ReplyDirect, out.build())
+        }),
         Fixture::new(
             name("expired"),
             "without its flow it is a packet like any other",
