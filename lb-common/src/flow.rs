@@ -140,10 +140,10 @@ pub fn open<T: Tables>(tables: &T, env: &Env, h: &mut Headers, opening: &mut Ope
     opening.chosen.hairpin = backend.address == h.tuple.source;
     opening.chosen.source_port = h.tuple.source_port;
     // The reply of a remote backend comes back through the tunnel, as the frontend's own: nothing to translate here.
-    if backend.flags & BACKEND_LOCAL != 0 || h.tuple.network != NETWORK_NODE {
-        if let Some(reason) = bind_reply(tables, env, &mut h.tuple, &backend, opening) {
-            return Some(reason);
-        }
+    if (backend.flags & BACKEND_LOCAL != 0 || h.tuple.network != NETWORK_NODE)
+        && let Some(reason) = bind_reply(tables, env, &mut h.tuple, &backend, opening)
+    {
+        return Some(reason);
     }
     opening.flow = Flow {
         backend: opening.chosen.backend,
@@ -223,10 +223,10 @@ fn bind<T: Tables>(tables: &T, env: &Env, back: &Tuple, reply: &Reply) -> Insert
     let outcome = tables.insert_reply(back, reply, false);
     if outcome == Insert::Exists {
         // Its own, from before; or one whose flow has ended or gone to another backend.
-        if let Some(other) = tables.reply(back) {
-            if *other == *reply || !leads_to_live(tables, env, &other, back) {
-                return tables.insert_reply(back, reply, true);
-            }
+        if let Some(other) = tables.reply(back)
+            && (*other == *reply || !leads_to_live(tables, env, &other, back))
+        {
+            return tables.insert_reply(back, reply, true);
         }
     }
     outcome

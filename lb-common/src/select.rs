@@ -33,12 +33,10 @@ pub fn select<T: Tables>(tables: &T, service: u32) -> Selection {
             service,
             generation,
             index,
-        }) {
-            if let Some(backend) = tables.backend(id) {
-                if backend.state != BACKEND_GONE {
-                    return Selection::Backend(id);
-                }
-            }
+        }) && let Some(backend) = tables.backend(id)
+            && backend.state != BACKEND_GONE
+        {
+            return Selection::Backend(id);
         }
     }
     Selection::Empty

@@ -86,7 +86,7 @@ reasons! {
     DropFlowTableFull = 41 Drop "flow_table_full" "No room for a new flow.";
     DropTtl = 42 Drop "ttl_exceeded" "TTL or hop limit used up.";
     DropNoRoute = 43 Drop "no_route" "The kernel has no route to the destination.";
-    DropTunnelSource = 44 Drop "tunnel_source" "Tunnel packet from an address that is no node's.";
+    DropTunnelSource = 44 Drop "tunnel_source" "Tunnel packet from an address that is no node's, or from a workload.";
     DropTunnelMalformed = 45 Drop "tunnel_malformed" "Tunnel packet with unknown framing.";
     DropTunnelBackend = 46 Drop "tunnel_backend" "Tunnel packet for a backend that this node does not have.";
     DropTunnelFrontend = 47 Drop "tunnel_frontend" "Tunnel packet for a frontend that its sender does not have.";

@@ -158,7 +158,8 @@ impl Tables for Maps {
         // SAFETY: as in `key4` and in `interface`.
         unsafe {
             (*self.scratch).endpoint = *key;
-            maps::frontends.get(&(*self.scratch).endpoint)
+            let key = &(*self.scratch).endpoint;
+            maps::frontends.get(key)
         }
     }
 
@@ -192,7 +193,8 @@ impl Tables for Maps {
         // SAFETY: as in `key4` and in `interface`.
         unsafe {
             (*self.scratch).endpoint = *key;
-            maps::local_backends.get(&(*self.scratch).endpoint).copied()
+            let key = &(*self.scratch).endpoint;
+            maps::local_backends.get(key).copied()
         }
     }
 
@@ -215,7 +217,8 @@ impl Tables for Maps {
                 address: *address,
                 network,
             };
-            maps::vips.get(&(*self.scratch).vip).is_some()
+            let key = &(*self.scratch).vip;
+            maps::vips.get(key).is_some()
         }
     }
 

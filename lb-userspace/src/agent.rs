@@ -3,6 +3,7 @@
 //! One loop does all writing. What it depends on (snapshot, interfaces, neighbours) is looked up each time, so a
 //! missed event costs time and never correctness. When it ends, maps, programs and links stay.
 
+mod lead;
 mod names;
 mod removal;
 mod start;
@@ -32,6 +33,7 @@ use crate::provider::ProviderState;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::{self, Eviction, Metrics, Reading};
 
+use lead::Lead;
 pub use removal::uninstall;
 use sync::{Depth, Outcome, Synchronizer};
 
@@ -100,6 +102,7 @@ struct Agent {
     /// Dropping it ends the collector.
     _collector: std::sync::mpsc::Sender<()>,
     names: Names,
+    lead: Lead,
     snapshot: watch::Sender<Arc<Snapshot>>,
     desired: Arc<ArcSwapOption<Desired>>,
     status: watch::Sender<api::Status>,
@@ -119,6 +122,9 @@ impl Agent {
         let look = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(look);
         let (mut looking, mut spacing, mut looked) = (false, SPACING[0], Instant::now());
+        let rest = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(rest);
+        let mut leading = false;
         let mut failures = 0;
         let mut collecting = true;
         loop {
@@ -147,6 +153,7 @@ impl Agent {
                     looked = Instant::now();
                     Depth::Changes
                 }
+                () = &mut rest, if leading => Depth::Changes,
                 () = &mut retry, if failures > 0 => Depth::Full,
                 _ = resync.tick() => {
                     self.synchronizer.forget();
@@ -168,9 +175,14 @@ impl Agent {
                     continue;
                 }
             };
-            let Some(snapshot) = self.provider.borrow().snapshot.clone() else {
+            let Some(newest) = self.provider.borrow().snapshot.clone() else {
                 continue;
             };
+            let (snapshot, more) = self.lead.due(&newest, Instant::now());
+            leading = more.is_some();
+            if let Some(due) = more {
+                rest.as_mut().reset(due.into());
+            }
             match self.synchronize(&snapshot, depth).await {
                 Synchronised::Unchanged => spacing = (2 * spacing).min(SPACING[1]),
                 Synchronised::Done => (failures, spacing) = (0, SPACING[0]),

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -149,11 +150,32 @@ pub fn stop_on_signals() -> Result<CancellationToken, LifecycleError> {
     Ok(stop)
 }
 
-/// What systemd is told. Without systemd nothing happens.
-#[derive(Debug, Default)]
+/// What systemd is told. Without systemd nothing happens; one that does not listen holds nothing up.
+#[derive(Debug)]
 pub struct Notifier {
     ready: bool,
     status: String,
+    /// Leads to a thread that may block.
+    messages: SyncSender<String>,
+}
+
+impl Default for Notifier {
+    fn default() -> Self {
+        let (messages, waiting) = sync_channel::<String>(64);
+        // Without the thread nothing is told, and nothing else is lost.
+        let _ = std::thread::Builder::new().name("lb-notify".into()).spawn(move || {
+            for message in waiting {
+                if let Err(error) = sd_notify::notify(&[NotifyState::Custom(&message)]) {
+                    tracing::debug!(target: "lb::agent", %error, "cannot notify systemd");
+                }
+            }
+        });
+        Self {
+            ready: false,
+            status: String::new(),
+            messages,
+        }
+    }
 }
 
 impl Notifier {
@@ -165,32 +187,32 @@ impl Notifier {
     /// The first synchronisation is done. Told once.
     pub fn ready(&mut self) {
         if !std::mem::replace(&mut self.ready, true) {
-            send(&[NotifyState::Ready]);
+            self.send(NotifyState::Ready);
         }
     }
 
     /// One line for `systemctl status`. Told when it changes.
     pub fn status(&mut self, status: String) {
         if self.status != status {
-            send(&[NotifyState::Status(&status)]);
+            self.send(NotifyState::Status(&status));
             self.status = status;
         }
     }
 
     /// The agent's loop turns.
     pub fn alive(&self) {
-        send(&[NotifyState::Watchdog]);
+        self.send(NotifyState::Watchdog);
     }
 
     /// The agent stops on purpose.
     pub fn stopping(&self) {
-        send(&[NotifyState::Stopping]);
+        self.send(NotifyState::Stopping);
     }
-}
 
-fn send(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(target: "lb::agent", %error, "cannot notify systemd");
+    fn send(&self, state: NotifyState<'_>) {
+        if self.messages.try_send(state.to_string()).is_err() {
+            tracing::debug!(target: "lb::agent", %state, "systemd does not listen");
+        }
     }
 }
 

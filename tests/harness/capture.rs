@@ -20,9 +20,9 @@ use crate::netns::Netns;
 use crate::require;
 
 /// Bytes kept of each packet: all headers, some payload.
-const SNAP: usize = 192;
+const SNAP: usize = 128;
 /// Packets kept of each interface; the newest.
-const KEEP: usize = 20_000;
+const KEEP: usize = 50_000;
 
 /// Listens until dropped. Dropped while a panic unwinds, it writes `<target>/test-artifacts/<test>/<namespace>-<if>.pcap`.
 #[derive(Debug)]

@@ -89,11 +89,7 @@ fn segments_fit_the_tunnel_and_nothing_else_is_shrunk() {
 fn the_time_to_live_falls_with_every_node() {
     let Some(cluster) = shared() else { return };
     let web = cluster.deploy(Spec::tcp().published().on(&[0])).unwrap();
-    let backend = cluster
-        .workloads(0, "shop")
-        .into_iter()
-        .find(|w| web.backends()[0].contains(w.name()))
-        .unwrap();
+    let backend = web.workload(&web.backends()[0]);
     for family in Family::BOTH {
         let client = cluster.client(0);
         let beside = cluster.workloads(0, "shop")[1];

@@ -83,17 +83,18 @@ pub(super) fn to_local<P: Packet, T: Tables>(
     if chosen.hairpin && ifindex == env.ifindex {
         return turn_back(packet, Reason::Hairpin);
     }
-    if ifindex != 0 && backend.mac != [0; 6] {
-        if let Some(interface) = tables.interface(ifindex) {
-            if rewrite::set_macs(packet, backend.mac, interface.mac).is_none() {
-                return Verdict::drop(Reason::DropRewrite);
-            }
-            return if interface.flags & INTERFACE_PEER != 0 {
-                Verdict::redirect(Action::RedirectPeer, Reason::ForwardLocal, ifindex)
-            } else {
-                Verdict::redirect(Action::Redirect, Reason::ForwardLocal, ifindex)
-            };
+    if ifindex != 0
+        && backend.mac != [0; 6]
+        && let Some(interface) = tables.interface(ifindex)
+    {
+        if rewrite::set_macs(packet, backend.mac, interface.mac).is_none() {
+            return Verdict::drop(Reason::DropRewrite);
         }
+        return if interface.flags & INTERFACE_PEER != 0 {
+            Verdict::redirect(Action::RedirectPeer, Reason::ForwardLocal, ifindex)
+        } else {
+            Verdict::redirect(Action::Redirect, Reason::ForwardLocal, ifindex)
+        };
     }
     // A workload whose interface the agent does not know yet: the kernel's own route leads there.
     let route = tables.route(&h.tuple.source, &h.tuple.destination, h.tuple.v6);

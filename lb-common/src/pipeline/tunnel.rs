@@ -191,6 +191,10 @@ pub(super) fn receive<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &En
     if parse::ip(packet, offset, inner_v6, h).is_some() || !h.balanced() {
         return Verdict::drop(Reason::DropTunnelMalformed);
     }
+    // The inner packet of a sender on the same machine can still lack its checksum; XDP would send it out without.
+    if P::HOOK == Hook::Xdp && rewrite::partial_checksum(packet, h) != Some(false) {
+        return Verdict::pass(Reason::PassPartialChecksum);
+    }
     h.tuple.network = NETWORK_NODE;
     if label.direction == Direction::Forward {
         forward(packet, tables, env, work, &label, sender)
@@ -312,10 +316,10 @@ fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, inner: &mu
         return Verdict::drop(Reason::DropTtl);
     }
     let route = tables.route(&inner.tuple.source, &inner.tuple.destination, inner.tuple.v6);
-    if P::HOOK == Hook::Xdp {
-        if let Err(reason) = xdp_can_follow(tables, env, &route) {
-            return Verdict::pass(reason);
-        }
+    if P::HOOK == Hook::Xdp
+        && let Err(reason) = xdp_can_follow(tables, env, &route)
+    {
+        return Verdict::pass(reason);
     }
     track::observe(tables, env, &entry, &flow, inner, Side::Backend);
     tables.count_service(flow.service, 0, inner.ip_length, true);

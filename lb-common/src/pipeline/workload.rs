@@ -3,7 +3,9 @@
 use super::deliver::{self, turn_back};
 use super::tunnel::{self, Outgoing};
 use super::{Found, Work, find, find_published, proceed};
-use crate::abi::{Backend, EndpointKey, Flow, INTERFACE_WORKLOAD, Interface, REPLY_HAIRPIN, REPLY_VIP, Reply, TCP};
+use crate::abi::{
+    Backend, EndpointKey, Flow, INTERFACE_WORKLOAD, Interface, REPLY_HAIRPIN, REPLY_VIP, Reply, TCP, UDP,
+};
 use crate::answer::{arp, echo, neighbour};
 use crate::flow;
 use crate::tables::{Env, FlowEntry, Tables};
@@ -62,11 +64,22 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
                 Reason::UnreachableNoPort
             })
         } else {
+            if forges_tunnel(tables, h) {
+                return Verdict::drop(Reason::DropTunnelSource);
+            }
             flags = None;
             find_published(tables, env, h)
         };
     }
     proceed(packet, tables, env, work, found, flags)
+}
+
+/// Whether a workload speaks to a node as nodes speak among themselves. Masqueraded on its way, it would pass for a node.
+#[inline(always)]
+fn forges_tunnel<T: Tables>(tables: &T, h: &Headers) -> bool {
+    h.tuple.protocol == UDP
+        && matches!(tables.settings(), Some(s) if s.tunnel_port == h.tuple.destination_port)
+        && tables.address(&h.tuple.destination).is_some()
 }
 
 /// Echo and neighbour discovery for VIPs.

@@ -8,7 +8,8 @@ use std::vec::Vec;
 use super::fixture::{Entry, Fixture, Step};
 use super::frame::{Mac, ethernet, icmp, tunnel};
 use super::world::{
-    Case, NETWORK, NODE_IF, Place, ROUTED_IF, ROUTER, TUNNEL_PORT, World, mac, node_mac, reply_of, workload_mac,
+    CLIENT_IF, Case, NETWORK, NODE_IF, Place, ROUTED_IF, ROUTER, TUNNEL_PORT, World, mac, node_mac, reply_of,
+    workload_mac,
 };
 use crate::abi::{BACKEND_GONE, FLOW_ESTABLISHED, FLOW_NEW, NETWORK_NODE};
 use crate::verdict::{Action, Reason};
@@ -37,7 +38,23 @@ pub(super) fn fixtures() -> Vec<Fixture> {
     }
     all.push(other_family());
     all.extend(Case::ALL.map(collision));
+    all.extend([Case::UDP[0], Case::UDP[1]].map(forged));
     all
+}
+
+/// A workload that speaks the nodes' own language: masqueraded on its way out, it would pass for a node.
+fn forged(case: Case) -> Fixture {
+    let inner = case.first(case.client(), case.published(2));
+    let outer = (case.inside(), (case.node(2), TUNNEL_PORT).into());
+    let packet = tunnel(outer, FORWARD, NETWORK, case.backend(Place::Here), &inner.packet());
+    let kind = if case.inside().is_ipv6() { 0x86dd } else { 0x0800 };
+    let frame = ethernet(mac(CLIENT_IF), workload_mac(CLIENT_IF), kind, &packet);
+    Fixture::new(
+        format!("tunnel_forged_by_workload_{}", case.name()),
+        "what a workload sends to a node's tunnel port goes nowhere",
+        World::new(),
+    )
+    .step(Step::new(Entry::FromWorkload, CLIENT_IF, frame).drops(Reason::DropTunnelSource))
 }
 
 /// One client, one source port, two entry nodes, one backend.

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::lead::Lead;
 use super::sync::Synchronizer;
 use super::{Agent, COLLECT, Names, names, removal, status};
 use crate::admin::{self, api};
@@ -83,6 +84,7 @@ impl Agent {
             notifier: Notifier::default(),
             problems: Vec::new(),
             tasks: TaskTracker::new(),
+            lead: Lead::new(config.node.name.clone()),
             names,
             desired,
             config,

@@ -1,8 +1,9 @@
 //! [`Synchronizer`]: makes the kernel hold what the newest snapshot says. Level-triggered: each run looks at
 //! everything, whatever the reason for it.
 //!
-//! Order: what programs need to know of interfaces, then the tables, then the programs, then what is left over.
-//! So a program that starts to see packets finds its tables filled, and a failure leaves the last good state.
+//! Order: what programs need to know of interfaces, then the programs, then the tables, then what is left over.
+//! So nobody is sent to a backend whose interface cannot translate its replies yet; programs whose tables are
+//! still empty pass everything.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -157,6 +158,16 @@ impl Synchronizer {
             }
         }
 
+        outcome.attachments = self.attacher.reconcile(&interfaces.wanted());
+        for attachment in &outcome.attachments {
+            if let Some(error) = &attachment.error {
+                outcome.problems.push(format!(
+                    "cannot attach {} to {}: {error}",
+                    attachment.hook, attachment.interface
+                ));
+            }
+        }
+
         let start = Instant::now();
         let mut actual = Actual::read(&self.store).context("cannot read the tables")?;
         actual.reusable = self.reusable.clone();
@@ -177,15 +188,6 @@ impl Synchronizer {
                 detail = %change.detail, "change");
         }
 
-        outcome.attachments = self.attacher.reconcile(&interfaces.wanted());
-        for attachment in &outcome.attachments {
-            if let Some(error) = &attachment.error {
-                outcome.problems.push(format!(
-                    "cannot attach {} to {}: {error}",
-                    attachment.hook, attachment.interface
-                ));
-            }
-        }
         for ifindex in present.keys().filter(|i| !inputs.rows.contains_key(i)) {
             self.store.delete::<InterfaceTable>(ifindex)?;
             outcome.writes += 1;

@@ -147,7 +147,7 @@ impl Attacher {
                 }
             }
         }
-        remove(&pin).map_err(|source| AttachError::Pin {
+        remove_link(&pin).map_err(|source| AttachError::Pin {
             pin: pin.clone(),
             source,
         })?;
@@ -231,7 +231,7 @@ impl Attacher {
 
     fn unpin(&mut self, hook: Hook, ifindex: u32) -> io::Result<()> {
         self.ours.remove(&(hook, ifindex));
-        remove(&layout::link(&self.directory, hook.pin(), ifindex))
+        remove_link(&layout::link(&self.directory, hook.pin(), ifindex))
     }
 }
 
@@ -281,7 +281,12 @@ fn link_at(pin: &Path) -> Option<u32> {
     }
 }
 
-fn remove(pin: &Path) -> io::Result<()> {
+/// Detaches a pinned link and removes its pin. None there is no error.
+pub(super) fn remove_link(pin: &Path) -> io::Result<()> {
+    if let Ok(fd) = sys::open_pin(pin, sys::READ_WRITE) {
+        // Fails if its interface is gone already, or on kernels that cannot: then it goes with its pin.
+        let _ = sys::detach_link(fd.as_fd());
+    }
     match fs::remove_file(pin) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),

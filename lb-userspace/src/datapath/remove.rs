@@ -48,9 +48,9 @@ pub fn remove(bpffs: &Path, interfaces: &[String]) -> Removed {
     }
     let directory = layout::versioned(bpffs);
     // Requests before replies before what decides: the reverse of attaching, so that nothing is half handled for long.
-    removed.links = clear(&layout::links(&directory), &mut removed.errors);
-    removed.programs = clear(&layout::programs(&directory), &mut removed.errors);
-    removed.maps = clear(&directory, &mut removed.errors);
+    removed.links = clear(&layout::links(&directory), attach::remove_link, &mut removed.errors);
+    removed.programs = clear(&layout::programs(&directory), unlink, &mut removed.errors);
+    removed.maps = clear(&directory, unlink, &mut removed.errors);
     for empty in [layout::links(&directory), layout::programs(&directory), directory] {
         directory_gone(&empty, &mut removed.errors);
     }
@@ -74,7 +74,11 @@ pub fn unmount(mount_point: &Path) -> Result<(), RemoveError> {
     })
 }
 
-fn clear(directory: &Path, errors: &mut Vec<RemoveError>) -> usize {
+fn unlink(pin: &Path) -> io::Result<()> {
+    fs::remove_file(pin)
+}
+
+fn clear(directory: &Path, remove: fn(&Path) -> io::Result<()>, errors: &mut Vec<RemoveError>) -> usize {
     let Ok(entries) = fs::read_dir(directory) else { return 0 };
     let mut count = 0;
     for path in entries
@@ -83,7 +87,7 @@ fn clear(directory: &Path, errors: &mut Vec<RemoveError>) -> usize {
         .filter(|p| !p.is_dir())
         .collect::<Vec<PathBuf>>()
     {
-        match fs::remove_file(&path) {
+        match remove(&path) {
             Ok(()) => count += 1,
             Err(source) => errors.push(failure(&path, source)),
         }

@@ -257,6 +257,10 @@ impl WriteTables for Store {
             self.remove::<T>(key).map(drop)
         }
     }
+
+    fn settle(&mut self) {
+        sys::wait_for_programs();
+    }
 }
 
 /// Reads an array to its end, or, once `enough` bytes are read, to the first batch without any element in use.

@@ -89,6 +89,17 @@ unsafe fn bpf<T>(command: bpf_cmd, attribute: &mut T) -> io::Result<i64> {
     }
 }
 
+/// Waits until every program that is running now has ended: programs run as RCU readers, and `membarrier` waits for a grace
+/// period (kernel/sched/membarrier.c). Without it, ten milliseconds do: no program runs that long.
+pub(super) fn wait_for_programs() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: no pointers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result != 0 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
 fn owned(fd: i64) -> OwnedFd {
     // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
     unsafe { OwnedFd::from_raw_fd(fd as i32) }
@@ -176,6 +187,13 @@ pub(super) fn link_target(info: &bpf_link_info) -> LinkTarget {
         },
         _ => LinkTarget::Other,
     }
+}
+
+/// Detaches a link at once. Without this a link goes some time after its last pin and descriptor.
+pub(super) fn detach_link(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attribute = raw(fd);
+    // SAFETY: the command's attribute is the link's descriptor alone.
+    unsafe { bpf(bpf_cmd::BPF_LINK_DETACH, &mut attribute) }.map(drop)
 }
 
 /// Reads one element into `value`, which must have the map's (for per-CPU maps: all CPUs') size. False: not there.

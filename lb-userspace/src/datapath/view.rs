@@ -10,8 +10,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use lb_common::abi::{self, COUNTERS, Counter, SCHEMA_VERSION, SERVICE_COUNTERS, ServiceCounter, Table};
+use lb_common::abi::{
+    self, Backends, COUNTERS, Counter, Cursors, Nodes, SCHEMA_VERSION, SERVICE_COUNTERS, ServiceCounter, Services,
+    Table,
+};
 
+use self::iterate::Until;
 use super::{clock, sys};
 use crate::plan::store::{ReadTables, StoreError};
 
@@ -200,10 +204,24 @@ impl View {
         &self.maps[name]
     }
 
+    /// How far a map is worth reading: arrays are as long as their capacity.
+    fn until(&self, name: &'static str) -> Result<Until, StoreError> {
+        if name == Backends::NAME || name == Nodes::NAME {
+            return Ok(Until::Unused);
+        }
+        if name == Cursors::NAME || name == SERVICE_COUNTERS {
+            let mut end = 0;
+            self.for_each::<Services>(|id, _| end = end.max(id + 1))?;
+            return Ok(Until::Index(end));
+        }
+        Ok(Until::End)
+    }
+
     fn each_bytes(&self, name: &'static str, mut each: impl FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
         let map = self.map(name);
         let array = map.is_array();
-        map.for_each(self.cpus, |key, value| {
+        let until = self.until(name)?;
+        map.for_each(self.cpus, until, |key, value| {
             if !array || value.iter().any(|b| *b != 0) {
                 each(key, value);
             }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use super::document::{Backend, Port, Published, Service};
-use super::{Cluster, Family, Workload, inside};
+use super::{Cluster, Family, Node, Workload, inside};
 use crate::server::Server;
 
 /// What a service is to be: TCP, in `shop`, with a VIP, not published, without backends, unless said otherwise.
@@ -169,16 +169,21 @@ impl Cluster {
     /// # Errors
     /// If one has not within 5 s.
     pub fn settle(&self) -> Result<()> {
+        let running = self.nodes.iter().filter(|node| node.agent().pid().is_some());
+        std::thread::scope(|scope| {
+            let waits: Vec<_> = running.map(|node| scope.spawn(|| self.settle_node(node))).collect();
+            waits
+                .into_iter()
+                .try_for_each(|wait| wait.join().expect("a waiting thread"))
+        })
+    }
+
+    fn settle_node(&self, node: &Node) -> Result<()> {
         let start = Instant::now();
-        for node in &self.nodes {
-            if node.agent().pid().is_none() {
-                continue;
-            }
-            while let Some(lag) = self.lag(node)? {
-                let patient = start.elapsed() < Duration::from_secs(5);
-                ensure!(patient, "{} does not take the cluster file: {lag}", node.name());
-                std::thread::sleep(Duration::from_millis(5));
-            }
+        while let Some(lag) = self.lag(node)? {
+            let patient = start.elapsed() < Duration::from_secs(5);
+            ensure!(patient, "{} does not take the cluster file: {lag}", node.name());
+            std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
     }

@@ -11,6 +11,18 @@ use super::sys::{self, Read};
 /// Elements per system call: enough to make its cost vanish, and under a megabyte for the largest value.
 const BATCH: u32 = 4096;
 
+/// How far a map is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Until {
+    /// To its end.
+    End,
+    /// An array whose numbers are given out from the lowest and whose elements, once used, are never zero again: to the
+    /// first stretch of zeros. The rest, most of its capacity, is not copied at each look.
+    Unused,
+    /// An array: to this index.
+    Index(u32),
+}
+
 impl Map {
     fn is_percpu(&self) -> bool {
         self.kind == bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY as u32
@@ -22,8 +34,9 @@ impl Map {
             || self.kind == bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY as u32
     }
 
-    /// Calls `each` with the bytes of every element; of per-CPU maps with the values of all CPUs behind each other.
-    pub(super) fn for_each(&self, cpus: usize, mut each: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
+    /// Calls `each` with the bytes of every element, up to where `until` says; of per-CPU maps with the values of all CPUs
+    /// behind each other.
+    pub(super) fn for_each(&self, cpus: usize, until: Until, mut each: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
         // Per-CPU values are laid out at multiples of eight bytes; our own are such already.
         let value_size = if self.is_percpu() {
             self.value_size.next_multiple_of(8) * cpus
@@ -32,6 +45,11 @@ impl Map {
         };
         let fd = self.fd.as_fd();
         let mut count = BATCH.min(self.max_entries);
+        let mut left = match until {
+            Until::Index(end) => end as usize,
+            Until::End | Until::Unused => usize::MAX,
+        };
+        count = count.min(u32::try_from(left.max(1)).unwrap_or(u32::MAX));
         let mut cursor = vec![0; self.key_size.max(4)];
         let mut keys = vec![0; self.key_size * count as usize];
         let mut values = vec![0; value_size * count as usize];
@@ -47,9 +65,16 @@ impl Map {
                 }
             };
             match sys::lookup_batch(fd, first, &mut cursor, &mut keys, &mut values, count)? {
-                Read::More(n) => emit(n, &keys, &values),
+                Read::More(n) => {
+                    emit(n.min(left), &keys, &values);
+                    left -= n.min(left);
+                    let unused = || values[..n * value_size].iter().all(|b| *b == 0);
+                    if left == 0 || until == Until::Unused && unused() {
+                        return Ok(());
+                    }
+                }
                 Read::Last(n) => {
-                    emit(n, &keys, &values);
+                    emit(n.min(left), &keys, &values);
                     return Ok(());
                 }
                 Read::TooSmall => {
@@ -136,7 +161,7 @@ mod tests {
             max_entries: 1000,
         };
         let mut batched = BTreeMap::new();
-        map.for_each(1, |key, value| {
+        map.for_each(1, Until::End, |key, value| {
             assert!(batched.insert(key.to_vec(), value.to_vec()).is_none())
         })
         .unwrap();

@@ -6,6 +6,7 @@ use std::path::Path;
 use lb_common::abi::{INTERFACE_WORKLOAD, Interfaces, SettingsTable};
 use lb_userspace::admin::api::{Code, InterfaceStatus, List, MapStatus, Status};
 use lb_userspace::admin::report;
+use lb_userspace::net::{Link, Netlink};
 use lb_userspace::plan::store::ReadTables as _;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
@@ -112,11 +113,28 @@ impl Facts {
             if let Some(own) = number(&format!("/proc/sys/net/ipv4/conf/{name}/rp_filter")) {
                 self.rp_filter.push((name.clone(), own.max(all)));
             }
-            if let Some(mtu) = number(&format!("/sys/class/net/{name}/mtu")) {
-                self.mtus.push((name.clone(), mtu));
+        }
+        // Not from sysfs, which shows the namespace that it was mounted in.
+        for link in links() {
+            if self
+                .interfaces
+                .iter()
+                .any(|i| i.role != "workload" && i.name == link.name)
+            {
+                self.mtus.push((link.name, link.mtu));
             }
         }
     }
+}
+
+/// The interfaces of this network namespace; none if the kernel does not say.
+fn links() -> Vec<Link> {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else {
+        return Vec::new();
+    };
+    runtime
+        .block_on(async { Netlink::connect()?.links().await })
+        .unwrap_or_default()
 }
 
 fn text(path: &str) -> Option<String> {

@@ -1,0 +1,131 @@
+//! A head start for the node that a new backend runs on.
+//!
+//! Every node reads the same cluster state, but not at the same instant. A node that already sends flows to a backend whose
+//! own node has not heard of it loses them, and a client repeats its SYN only after a second. So a backend that appears on
+//! another node takes its first flows a moment after its own node knows it, as long as its service has others.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::model::snapshot::{Backend, BackendState, Service, Snapshot};
+
+/// The head start: longer than nodes are apart in reading a change, and well within the time in which it must be in force.
+pub(super) const LEAD: Duration = Duration::from_millis(40);
+
+/// Decides which part of the newest snapshot is due.
+#[derive(Debug)]
+pub(super) struct Lead {
+    node: String,
+    whole: Option<Arc<Snapshot>>,
+    held: Option<(Arc<Snapshot>, Instant)>,
+}
+
+impl Lead {
+    /// For the node of this name.
+    pub(super) fn new(node: String) -> Self {
+        Self {
+            node,
+            whole: None,
+            held: None,
+        }
+    }
+
+    /// The snapshot that is due at `now`, and when the rest of it will be.
+    pub(super) fn due(&mut self, newest: &Arc<Snapshot>, now: Instant) -> (Arc<Snapshot>, Option<Instant>) {
+        if !self.whole.as_ref().is_some_and(|whole| Arc::ptr_eq(whole, newest)) {
+            let partial = self.whole.as_ref().and_then(|before| hold(before, newest, &self.node));
+            self.held = partial.map(|partial| (Arc::new(partial), now + LEAD));
+            self.whole = Some(Arc::clone(newest));
+        }
+        match &self.held {
+            Some((partial, until)) if now < *until => (Arc::clone(partial), Some(*until)),
+            _ => {
+                self.held = None;
+                (Arc::clone(newest), None)
+            }
+        }
+    }
+}
+
+/// `now` without the ready backends on other nodes that `before` does not have, where a service has another ready one.
+/// `None`: there are none.
+fn hold(before: &Snapshot, now: &Snapshot, node: &str) -> Option<Snapshot> {
+    let mut held = now.clone();
+    let mut any = false;
+    for service in &mut held.services {
+        let Some(known) = before.services.iter().find(|s| same(s, service)) else {
+            continue;
+        };
+        let ready = |b: &Backend| b.state == BackendState::Ready;
+        let new =
+            |b: &Backend| ready(b) && b.node != node && !known.backends.iter().any(|k| k.addresses == b.addresses);
+        if service.backends.iter().any(|b| ready(b) && !new(b)) {
+            let count = service.backends.len();
+            service.backends.retain(|b| !new(b));
+            any |= service.backends.len() != count;
+        }
+    }
+    any.then_some(held)
+}
+
+fn same(a: &Service, b: &Service) -> bool {
+    a.network == b.network && a.name == b.name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::snapshot::EndpointMode;
+
+    fn snapshot(backends: &[(&str, u8)]) -> Arc<Snapshot> {
+        let backend = |(node, last): &(&str, u8)| Backend {
+            name: format!("web.{last}"),
+            node: (*node).into(),
+            addresses: vec![[10, 1, 0, *last].into()],
+            port: None,
+            state: BackendState::Ready,
+            weight: 1,
+        };
+        let service = Service {
+            name: "web".into(),
+            network: "shop".into(),
+            mode: EndpointMode::Vip,
+            vips: Vec::new(),
+            aliases: Vec::new(),
+            ports: Vec::new(),
+            tcp_timeout: None,
+            udp_timeout: None,
+            backends: backends.iter().map(backend).collect(),
+        };
+        Arc::new(Snapshot {
+            services: vec![service],
+            ..Snapshot::default()
+        })
+    }
+
+    fn count(snapshot: &Snapshot) -> usize {
+        snapshot.services[0].backends.len()
+    }
+
+    #[test]
+    fn a_new_backend_elsewhere_comes_later_and_one_here_at_once() {
+        let start = Instant::now();
+        let mut lead = Lead::new("here".into());
+        assert_eq!(count(&lead.due(&snapshot(&[("there", 1), ("there", 2)]), start).0), 2);
+
+        let next = snapshot(&[("there", 1), ("there", 3), ("here", 4)]);
+        let (due, rest) = lead.due(&next, start);
+        assert_eq!((count(&due), rest), (2, Some(start + LEAD)));
+        let (due, rest) = lead.due(&next, start + LEAD);
+        assert_eq!((count(&due), rest), (3, None));
+    }
+
+    #[test]
+    fn a_service_without_another_backend_does_not_wait() {
+        let start = Instant::now();
+        let mut lead = Lead::new("here".into());
+        assert_eq!(count(&lead.due(&snapshot(&[("there", 1)]), start).0), 1);
+        let (due, rest) = lead.due(&snapshot(&[("there", 2)]), start);
+        assert_eq!((count(&due), rest), (1, None));
+    }
+}
