@@ -4,11 +4,12 @@
 //! |---|---|
 //! | [`packet`], [`tables`] | [`crate::wire::Packet`] over bytes, [`crate::tables::Tables`] over maps |
 //! | [`frame`] | frames from plain bytes, by the RFCs, without the code under test |
-//! | [`world`] | the small cluster in which every fixture plays |
+//! | [`world`], [`case`] | the small cluster in which every fixture plays, and who speaks in it |
 //! | [`fixture`] | packet in, verdict, packet and tables out; the pure executor |
 //! | [`mutate`] | fixtures' frames, damaged |
 //! | the others | the fixtures, by topic |
 
+pub mod case;
 pub mod fixture;
 pub mod frame;
 pub mod mutate;
@@ -23,6 +24,7 @@ mod malformed;
 mod passed;
 mod published;
 mod reply;
+mod too_big;
 mod tunnel;
 mod vip;
 mod vlan;
@@ -33,7 +35,7 @@ use fixture::Fixture;
 
 /// Every fixture.
 pub fn fixtures() -> Vec<Fixture> {
-    let topics: [fn() -> Vec<Fixture>; 10] = [
+    let topics: [fn() -> Vec<Fixture>; 11] = [
         answer::fixtures,
         drain::fixtures,
         hairpin::fixtures,
@@ -41,6 +43,7 @@ pub fn fixtures() -> Vec<Fixture> {
         passed::fixtures,
         published::fixtures,
         reply::fixtures,
+        too_big::fixtures,
         tunnel::fixtures,
         vip::fixtures,
         vlan::fixtures,

@@ -107,6 +107,16 @@ fn tcp(case: Case) -> Vec<Fixture> {
             World::new(),
         )
         .step(answer(Reason::ResetUnknownFlow)),
+        Fixture::new(
+            name("unknown_fin"),
+            "without ACK, what the segment takes of the sequence is acknowledged: 21 bytes and a FIN",
+            World::new(),
+        )
+        .step({
+            let refused = reset(data(case), (case.published(1), case.client())).flags(0x14);
+            Step::new(Entry::TcNode, NODE_IF, data(case).flags(1).build())
+                .transmits(Reason::ResetUnknownFlow, refused.numbers(0, 0x1234_5678 + 22).build())
+        }),
         Fixture::new(name("unknown_rst"), "a RST is never answered", World::new())
             .step(Step::new(Entry::TcNode, NODE_IF, data(case).flags(0x14).build()).drops(Reason::ResetUnknownFlow)),
     ]

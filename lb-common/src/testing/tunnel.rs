@@ -6,12 +6,12 @@ use std::vec;
 use std::vec::Vec;
 
 use super::fixture::{Entry, Fixture, Step};
-use super::frame::{Mac, ethernet, icmp, tunnel};
+use super::frame::{Frame, Mac, ethernet, icmp, tunnel};
 use super::world::{
     CLIENT_IF, Case, NETWORK, NODE_IF, Place, ROUTED_IF, ROUTER, TUNNEL_PORT, World, mac, node_mac, reply_of,
     workload_mac,
 };
-use crate::abi::{BACKEND_GONE, FLOW_ESTABLISHED, FLOW_NEW, NETWORK_NODE};
+use crate::abi::{BACKEND_GONE, Backend, FLOW_CLOSED, FLOW_ESTABLISHED, FLOW_NEW, NETWORK_NODE, UDP};
 use crate::verdict::{Action, Reason};
 
 const FORWARD: u8 = 1;
@@ -55,6 +55,11 @@ fn forged(case: Case) -> Fixture {
         World::new(),
     )
     .step(Step::new(Entry::FromWorkload, CLIENT_IF, frame).drops(Reason::DropTunnelSource))
+    .step({
+        let elsewhere = (case.client().ip(), TUNNEL_PORT).into();
+        let frame = Frame::new(UDP, case.inside(), elsewhere).build();
+        Step::new(Entry::FromWorkload, CLIENT_IF, frame).passes(Reason::PassNotService)
+    })
 }
 
 /// One client, one source port, two entry nodes, one backend.
@@ -101,6 +106,10 @@ fn forward(case: Case) -> Vec<Fixture> {
     let deliver = |step: Step, out: Vec<u8>| step.redirects(Action::RedirectPeer, Reason::ForwardLocal, ROUTED_IF, out);
     // Who has no slot here decides nothing here: the entry node has chosen.
     let world = || World::new().serve(case, &[Place::Switched]);
+    let mut moved = world().flow(case, tuple, Place::Here, Some(1));
+    let here = moved.tables.backends[&case.backend_id(Place::Here)];
+    let other = case.backend_id(Place::Switched);
+    moved.tables.backends.insert(other, Backend { port: 9000, ..here });
     vec![
         Fixture::new(
             name("forward"),
@@ -137,6 +146,29 @@ fn forward(case: Case) -> Vec<Fixture> {
         .step(
             deliver(Step::new(Entry::TcNode, NODE_IF, frame.clone()), out.clone()).then(move |tables| {
                 assert_eq!(tables.flows()[&tuple].backend, case.backend_id(Place::Here));
+            }),
+        ),
+        Fixture::new(
+            name("forward_port"),
+            "another port of the same address is another backend",
+            moved.change(tuple, |flow| flow.backend = other),
+        )
+        .step(
+            deliver(Step::new(Entry::TcNode, NODE_IF, frame.clone()), out.clone()).then(move |tables| {
+                assert_eq!(tables.flows()[&tuple].backend, case.backend_id(Place::Here));
+            }),
+        ),
+        Fixture::new(
+            name("forward_again"),
+            "a SYN after the end begins anew; a datagram goes on",
+            world().flow(case, tuple, Place::Here, Some(1)).change(tuple, |flow| {
+                flow.state = if case.tcp() { FLOW_CLOSED } else { FLOW_ESTABLISHED }
+            }),
+        )
+        .step(
+            deliver(Step::new(Entry::TcNode, NODE_IF, frame.clone()), out.clone()).then(move |tables| {
+                let state = if case.tcp() { FLOW_NEW } else { FLOW_ESTABLISHED };
+                assert_eq!(tables.flows()[&tuple].state, state);
             }),
         ),
         Fixture::new(

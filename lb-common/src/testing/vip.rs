@@ -149,6 +149,17 @@ fn back(case: Case) -> Vec<Fixture> {
         )
         .step(arrives().passes(Reason::PassNotService)),
         Fixture::new(
+            name("reply_published"),
+            "nor the reply of a published port, which is translated where it leaves",
+            World::new().flow(
+                case,
+                case.tuple(case.inside(), case.published(1), NETWORK_NODE),
+                Place::Here,
+                None,
+            ),
+        )
+        .step(arrives().passes(Reason::PassNotService)),
+        Fixture::new(
             name("reply_expired"),
             "nor what belongs to a flow past its time",
             world().change(tuple, |flow| flow.timeout = 100),
@@ -255,6 +266,9 @@ fn collisions(case: Case) -> Vec<Fixture> {
             "a flow past its time is in nobody's way",
             taken().change(published, |flow| flow.timeout = 100),
         )
-        .step(step().continues(Reason::ForwardNetwork, sent)),
+        .step(step().continues(Reason::ForwardNetwork, sent).then(move |tables| {
+            let back = case.tuple(case.backend(Place::Here), case.inside(), NETWORK);
+            assert_eq!(tables.replies()[&back], reply_of(&tuple, false));
+        })),
     ]
 }
