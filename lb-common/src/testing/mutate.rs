@@ -13,7 +13,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -22,7 +22,7 @@ impl Random {
 
     /// A number below `limit`, which is not 0.
     pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
+        (self.number() % limit as u64) as usize
     }
 }
 
@@ -35,7 +35,7 @@ pub fn mutate(frame: &[u8], random: &mut Random, limit: usize) -> Vec<u8> {
     for _ in 0..=random.below(3) {
         let at = random.below(out.len().min(140));
         match random.below(8) {
-            0 | 1 => out[at] = random.next() as u8,
+            0 | 1 => out[at] = random.number() as u8,
             2 | 3 => out[at] = EDGES[random.below(EDGES.len())],
             4 => out[at] ^= 1 << random.below(8),
             5 => out[at] = out[at].wrapping_add(1),

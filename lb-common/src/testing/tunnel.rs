@@ -182,6 +182,19 @@ fn reply(case: Case) -> Vec<Fixture> {
             .drops(Reason::DropTunnelFrontend),
         ),
         Fixture::new(
+            name("reply_partial"),
+            "XDP leaves an inner checksum that is not finished to tc, as it came",
+            world(),
+        )
+        .step(
+            Step::new(
+                Entry::XdpNode,
+                NODE_IF,
+                from_node(case, 2, REPLY, backend, &inner.clone().partial().packet()),
+            )
+            .passes(Reason::PassPartialChecksum),
+        ),
+        Fixture::new(
             name("reply_unknown"),
             "a reply without a flow goes to nobody",
             World::new(),
