@@ -93,7 +93,12 @@ impl Interfaces {
         };
         for node in &self.nodes {
             // tc first: what XDP passes up must not meet an interface without a program.
-            want(&node.link, Hook::TcNode, "node interface", false);
+            let why = if node.xdp.hook.is_some() {
+                "node interface"
+            } else {
+                &node.xdp.why
+            };
+            want(&node.link, Hook::TcNode, why, false);
             if let Some(hook) = node.xdp.hook {
                 want(&node.link, hook, &node.xdp.why, node.xdp.optional);
             }
