@@ -1,6 +1,6 @@
 //! The node agent and what `lbctl` shares with it.
 //!
-//! One way only: `provider -> Snapshot -> Desired -> plan -> maps`. DNS reads [`model::desired`] alone;
+//! One way only: `provider -> Snapshot -> Desired -> plan -> maps`. DNS reads [`model::snapshot`] alone;
 //! `lbctl` never plans or applies.
 //!
 //! | module | may use | must not use |
