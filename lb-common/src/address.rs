@@ -1,6 +1,7 @@
 //! Addresses of either family in sixteen bytes.
 
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An IPv6 address, or an IPv4 address mapped into one (`::ffff:a.b.c.d`, RFC 4291 2.5.5.2).
@@ -8,9 +9,24 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// The sixteen bytes lie in memory in network order. They are handled as four words, never byte by byte: the BPF
 /// backend would spill each byte to a stack slot of its own.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, Eq, PartialOrd, Ord, Default)]
 pub struct Address {
     words: [u32; 4],
+}
+
+// Derived, this would be a call of `bcmp`, and a call costs a program's stack at least 32 bytes on older kernels.
+impl PartialEq for Address {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (self.words, other.words);
+        (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
+    }
+}
+
+impl Hash for Address {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.words.hash(state);
+    }
 }
 
 const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
