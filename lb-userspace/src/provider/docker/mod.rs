@@ -13,3 +13,6 @@ mod services;
 pub mod translate;
 
 pub use translate::{TranslateError, node_names, translate};
+
+#[cfg(test)]
+mod tests;
