@@ -10,6 +10,7 @@ use crate::config::document::Fault;
 use crate::config::{Config, ProviderKind};
 use crate::model::snapshot::Snapshot;
 
+pub mod docker;
 pub mod file;
 
 /// What a provider knows at this moment.
