@@ -309,7 +309,14 @@ fn a_socket_that_may_not_be_opened_is_exit_code_4() {
     // The test's directory and the binary must be reachable for the other user.
     std::fs::set_permissions(agent.directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let binary = agent.directory.path().join("lbctl");
-    std::fs::copy(env!("CARGO_BIN_EXE_lbctl"), &binary).unwrap();
+    // By another process: a descriptor that writes it here could be inherited by what another test starts just then, and
+    // the kernel runs no file that is open for writing.
+    let copied = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_lbctl"))
+        .arg(&binary)
+        .status()
+        .unwrap();
+    assert!(copied.success());
     let output = Command::new(binary)
         .args(["service", "ls", "--socket"])
         .arg(agent.directory.path().join("admin.sock"))
