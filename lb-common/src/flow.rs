@@ -164,10 +164,6 @@ pub fn open<T: Tables>(tables: &T, env: &Env, h: &mut Headers, opening: &mut Ope
     None
 }
 
-/// Attempts to find a source port that keeps two flows of one client apart at one backend.
-/// 64 bits: the verifier loses count of a narrower counter on the stack.
-const PORT_ATTEMPTS: u64 = 2;
-
 /// Writes the way back from the backend's tuple to the flow, and the source port that the backend sees.
 #[inline(always)]
 fn bind_reply<T: Tables>(
@@ -201,20 +197,25 @@ fn bind_reply<T: Tables>(
         protocol: tuple.protocol,
         network: backend.network,
     };
-    // The next packet of a flow that found no port tries another one.
-    let hash = tuple.hash() ^ env.now.wrapping_mul(0x9e37_79b1);
-    for _ in 0..PORT_ATTEMPTS {
-        match bind(tables, env, &opening.back, &opening.reply) {
-            Insert::Done => {
-                opening.chosen.source_port = opening.back.destination_port;
-                return None;
-            }
-            Insert::Full => return Some(Reason::DropFlowTableFull),
-            Insert::Exists => {}
+    let outcome = match bind(tables, env, &opening.back, &opening.reply) {
+        Insert::Exists => {
+            // Another source port keeps two flows of one client apart at one backend. The next packet of a flow that
+            // found none tries another one. Twice in a row instead of in a loop: the verifier loses count of a
+            // counter that is kept on the stack.
+            let hash = tuple.hash() ^ env.now.wrapping_mul(0x9e37_79b1);
+            opening.back.destination_port = 1024 + ((hash >> 16) % 64_512) as u16;
+            bind(tables, env, &opening.back, &opening.reply)
         }
-        opening.back.destination_port = 1024 + ((hash >> 16) % 64_512) as u16;
+        outcome => outcome,
+    };
+    match outcome {
+        Insert::Done => {
+            opening.chosen.source_port = opening.back.destination_port;
+            None
+        }
+        Insert::Full => Some(Reason::DropFlowTableFull),
+        Insert::Exists => Some(Reason::DropPortCollision),
     }
-    Some(Reason::DropPortCollision)
 }
 
 /// Writes one way back, unless it leads to another live flow.

@@ -58,14 +58,13 @@ impl Maps {
     fn key6(&self, t: &Tuple) -> &FlowKey6 {
         // SAFETY: as in `key4`.
         unsafe {
-            (*self.scratch).flow6 = FlowKey6 {
-                source: t.source,
-                destination: t.destination,
-                source_port: t.source_port,
-                destination_port: t.destination_port,
-                network_protocol: t.network_protocol(),
-            };
-            &(*self.scratch).flow6
+            let key = &raw mut (*self.scratch).flow6;
+            set_address(&raw mut (*key).source, t.source);
+            set_address(&raw mut (*key).destination, t.destination);
+            (*key).source_port = t.source_port;
+            (*key).destination_port = t.destination_port;
+            (*key).network_protocol = t.network_protocol();
+            &*key
         }
     }
 
@@ -84,6 +83,17 @@ impl Maps {
             now: (now >> TICK_SHIFT) as u32,
             ifindex: self.ifindex,
         }
+    }
+}
+
+/// Writes an address word by word: a copy between two pieces of memory would become a call of `memmove`, and a call costs
+/// the stack 32 bytes on kernels that round frames up.
+#[inline(always)]
+unsafe fn set_address(to: *mut Address, address: Address) {
+    let to = to.cast::<u32>();
+    for (index, word) in address.words().into_iter().enumerate() {
+        // SAFETY: the caller's pointer is good for an address, which is four aligned words.
+        unsafe { ptr::write_volatile(to.add(index), word) }
     }
 }
 
