@@ -14,6 +14,7 @@ use lb_userspace::datapath::attach::{
     Attacher, Hook, Interfaces, Mode, NodeInterface, WorkloadInterface, choose_xdp, pinned_links,
 };
 use lb_userspace::datapath::collect::Collector;
+use lb_userspace::datapath::probe::Features;
 use lb_userspace::datapath::store::{Access, Store};
 use lb_userspace::datapath::{OBJECT, clock, layout, load, remove};
 use lb_userspace::net::{Link, Netlink};
@@ -119,7 +120,7 @@ fn interfaces(mode: XdpMode) -> Interfaces {
 
 fn start(bpffs: &Path, mode: XdpMode) -> (Attacher, Vec<lb_userspace::datapath::attach::Attachment>) {
     let loaded = load::load(OBJECT, bpffs, 4096).expect("load");
-    let mut attacher = Attacher::new(loaded.ebpf, loaded.directory, true);
+    let mut attacher = Attacher::new(loaded.ebpf, loaded.directory, Features::probe().tcx);
     let report = attacher.reconcile(&interfaces(mode).wanted());
     (attacher, report)
 }
@@ -162,17 +163,23 @@ fn attaches_restarts_and_leaves_nothing() {
             Vec::<String>::new()
         );
         let modes: Vec<(Hook, Mode)> = report.iter().map(|a| (a.hook, a.mode)).collect();
+        // Filters of a clsact qdisc are no links.
+        let (tc, links_on_node, links_on_workload) = if Features::probe().tcx {
+            (Mode::Tcx, 1, 2)
+        } else {
+            (Mode::Clsact, 0, 0)
+        };
         assert_eq!(
             modes,
             [
-                (Hook::TcNode, Mode::Tcx),
+                (Hook::TcNode, tc),
                 (Hook::XdpNative, Mode::Native),
-                (Hook::ToWorkload, Mode::Tcx),
-                (Hook::FromWorkload, Mode::Tcx)
+                (Hook::ToWorkload, tc),
+                (Hook::FromWorkload, tc)
             ]
         );
         let before = programs_of_links(&bpffs);
-        assert_eq!(before.len(), 4, "{before:?}");
+        assert_eq!(before.len(), links_on_node + links_on_workload + 1, "{before:?}");
 
         // The agent stops: everything stays.
         drop(attacher);
@@ -196,19 +203,19 @@ fn attaches_restarts_and_leaves_nothing() {
 
         // XDP is switched off: its link goes, tc stays.
         attacher.reconcile(&interfaces(XdpMode::Auto).wanted());
-        assert_eq!(programs_of_links(&bpffs).len(), 3);
+        assert_eq!(programs_of_links(&bpffs).len(), links_on_node + links_on_workload);
 
         // An interface vanishes: so do its pins.
         let mut left = interfaces(XdpMode::Auto);
         ip("link del work0");
         left.workloads.clear();
         attacher.reconcile(&left.wanted());
-        assert_eq!(pinned_links(&layout::versioned(&bpffs)).len(), 1);
+        assert_eq!(pinned_links(&layout::versioned(&bpffs)).len(), links_on_node);
         drop(attacher);
 
         let removed = remove::remove(&bpffs, &[]);
         assert!(removed.errors.is_empty(), "{:?}", removed.errors);
-        assert_eq!((removed.links, removed.programs), (1, 4));
+        assert_eq!((removed.links, removed.programs), (links_on_node, 4));
         assert!(!bpffs.exists(), "{:?}", pins(&bpffs));
         let again = remove::remove(&bpffs, &[]);
         assert!(again.errors.is_empty() && again.maps == 0, "{again:?}");
