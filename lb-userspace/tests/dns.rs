@@ -39,6 +39,7 @@ fn service(network: &str, name: &str, vip: Option<&str>, backends: u8, [a, b, c]
         vips: vip.iter().map(|vip| vip.parse().unwrap()).collect(),
         aliases: Vec::new(),
         ports: Vec::new(),
+        any_port: false,
         tcp_timeout: None,
         udp_timeout: None,
         backends: (1..=backends)

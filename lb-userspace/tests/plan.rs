@@ -64,6 +64,7 @@ prop_compose! {
     ) -> Snapshot {
         let node = |i: usize| Node {
             name: format!("n{i}"),
+            id: None,
             addresses: addresses(if i == 0 { 3 } else { families }, 99, i + 1),
         };
         let network = |i: usize| Network {
@@ -78,6 +79,7 @@ prop_compose! {
             ports: ports.into_iter().zip([80, 53]).map(|(published, port)| Port {
                 protocol: if port == 80 { Protocol::Tcp } else { Protocol::Udp }, port, target: 8000 + port, published,
             }).collect(),
+            any_port: false,
             tcp_timeout: timeout.then_some(std::time::Duration::from_secs(60)),
             udp_timeout: None,
             backends: tasks.into_iter().enumerate().map(|(i, (host, node, families, ready, weight))| Backend {
@@ -340,6 +342,7 @@ fn two_services(hosts: [usize; 2]) -> Snapshot {
             target: 8080,
             published: None,
         }],
+        any_port: false,
         tcp_timeout: None,
         udp_timeout: None,
         backends: vec![Backend {
@@ -355,6 +358,7 @@ fn two_services(hosts: [usize; 2]) -> Snapshot {
         generation: 1,
         nodes: vec![Node {
             name: "n0".into(),
+            id: None,
             addresses: addresses(3, 99, 1),
         }],
         networks: vec![Network {

@@ -35,6 +35,7 @@ fn snapshot() -> Snapshot {
             target: 8080,
             published: Some(20_000 + s as u16),
         }],
+        any_port: false,
         tcp_timeout: None,
         udp_timeout: None,
         backends: (0..BACKENDS).map(|b| backend(s, b)).collect(),
@@ -44,6 +45,7 @@ fn snapshot() -> Snapshot {
         nodes: (0..3)
             .map(|i| Node {
                 name: format!("n{i}"),
+                id: None,
                 addresses: vec![ip(nodes_at, i)],
             })
             .collect(),

@@ -93,6 +93,7 @@ mod tests {
             vips: Vec::new(),
             aliases: Vec::new(),
             ports: Vec::new(),
+            any_port: false,
             tcp_timeout: None,
             udp_timeout: None,
             backends: backends.iter().map(backend).collect(),

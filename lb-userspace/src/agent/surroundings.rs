@@ -237,6 +237,7 @@ mod tests {
     fn snapshot() -> Snapshot {
         let node = |name: &str, addresses: &[&str]| snapshot::Node {
             name: name.into(),
+            id: None,
             addresses: addresses.iter().map(|a| ip(a)).collect(),
         };
         let backend = |node: &str, address: &str| snapshot::Backend {
@@ -266,6 +267,7 @@ mod tests {
                 vips: Vec::new(),
                 aliases: Vec::new(),
                 ports: Vec::new(),
+                any_port: false,
                 tcp_timeout: None,
                 udp_timeout: None,
                 backends: vec![backend("n1", "10.9.0.2"), backend("n2", "10.9.0.3")],

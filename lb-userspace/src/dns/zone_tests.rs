@@ -32,6 +32,7 @@ fn service(network: &str, name: &str, mode: EndpointMode, vips: &[&str], backend
         vips: vips.iter().map(|a| ip(a)).collect(),
         aliases: Vec::new(),
         ports: Vec::new(),
+        any_port: false,
         tcp_timeout: None,
         udp_timeout: None,
         backends,
@@ -75,6 +76,7 @@ pub(in crate::dns) fn snapshot() -> Snapshot {
         generation: 7,
         nodes: vec![Node {
             name: "n1".into(),
+            id: None,
             addresses: vec![ip("192.0.2.1")],
         }],
         networks: vec![

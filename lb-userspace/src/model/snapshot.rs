@@ -24,6 +24,9 @@ pub struct Snapshot {
 pub struct Node {
     /// Unique.
     pub name: String,
+    /// Its id in the cluster that the provider reads, by which an agent finds its own node; `None` where nodes have none.
+    #[serde(default)]
+    pub id: Option<String>,
     /// Every address on which its published ports are answered. The first of each family carries the tunnel.
     pub addresses: Vec<IpAddr>,
 }
@@ -67,6 +70,9 @@ pub struct Service {
     pub aliases: Vec<String>,
     /// What it listens on.
     pub ports: Vec<Port>,
+    /// Every further port of the VIPs leads to the same port of a backend, TCP and UDP (a Swarm's VIPs).
+    #[serde(default)]
+    pub any_port: bool,
     /// Idle timeout of established TCP flows, if not the agent's.
     pub tcp_timeout: Option<Duration>,
     /// Idle timeout of UDP flows, if not the agent's.

@@ -16,10 +16,12 @@ fn snapshot(hosts: &[u8]) -> Snapshot {
         nodes: vec![
             Node {
                 name: "n1".into(),
+                id: None,
                 addresses: vec![ip("192.0.2.1".into())],
             },
             Node {
                 name: "n2".into(),
+                id: None,
                 addresses: vec![ip("192.0.2.2".into())],
             },
         ],
@@ -41,6 +43,7 @@ fn snapshot(hosts: &[u8]) -> Snapshot {
                 target: 8080,
                 published: Some(30080),
             }],
+            any_port: false,
             tcp_timeout: None,
             udp_timeout: None,
             backends: hosts

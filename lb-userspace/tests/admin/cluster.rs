@@ -24,6 +24,7 @@ fn ip(text: &str) -> IpAddr {
 pub(crate) fn snapshot() -> Snapshot {
     let node = |name: &str, address: &str| Node {
         name: name.into(),
+        id: None,
         addresses: vec![ip(address)],
     };
     let network = |name: &str, id, subnet: &str| Network {
@@ -47,6 +48,7 @@ pub(crate) fn snapshot() -> Snapshot {
         vips: vec![],
         aliases: vec![],
         ports: vec![],
+        any_port: false,
         tcp_timeout: None,
         udp_timeout: None,
         backends: vec![],

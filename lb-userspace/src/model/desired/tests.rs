@@ -20,6 +20,7 @@ fn backend(name: &str, node: &str, addresses: &[&str]) -> snapshot::Backend {
 fn cluster() -> Snapshot {
     let node = |name: &str, addresses: &[&str]| snapshot::Node {
         name: name.into(),
+        id: None,
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
     };
     Snapshot {
@@ -46,6 +47,7 @@ fn cluster() -> Snapshot {
                 target: 8080,
                 published: Some(30080),
             }],
+            any_port: false,
             tcp_timeout: Some(Duration::from_secs(30)),
             udp_timeout: None,
             backends: vec![

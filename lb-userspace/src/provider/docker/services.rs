@@ -72,6 +72,7 @@ fn in_network(
         vips: Vec::new(),
         aliases: Vec::new(),
         ports: Vec::new(),
+        any_port: false,
         tcp_timeout: None,
         udp_timeout: None,
         backends: Vec::new(),

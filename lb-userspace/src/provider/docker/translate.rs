@@ -126,6 +126,7 @@ fn node_list(nodes: &[api::Node], names: &BTreeMap<&str, &str>, refused: &mut Re
         }
         let node = Node {
             name: (*name).to_owned(),
+            id: None,
             addresses: address.into_iter().filter(|address| owned.insert(*address)).collect(),
         };
         listed.insert(name, node);

@@ -376,6 +376,7 @@ pub(super) fn build(services: &[Service], published: &PublishedPorts) -> Vec<sna
                     published: published.get(&(index, item)).copied(),
                 })
                 .collect(),
+            any_port: false,
             tcp_timeout: service.tcp_timeout,
             udp_timeout: service.udp_timeout,
             backends: service

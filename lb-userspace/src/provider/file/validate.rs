@@ -130,6 +130,7 @@ pub(super) fn validate(document: &Document<'_>, tunnel_port: u16) -> Result<Snap
             .into_iter()
             .map(|node| snapshot::Node {
                 name: node.name,
+                id: None,
                 addresses: node.addresses,
             })
             .collect(),
