@@ -1,13 +1,13 @@
 //! [`Packet`] over a tc packet buffer.
 
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
-    BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_MARK_MANGLED_0,
-    BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
+    BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
+    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
 };
 use aya_ebpf::helpers::{
-    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_store_bytes,
-    bpf_skb_vlan_pop,
+    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_proto, bpf_skb_change_tail, bpf_skb_pull_data,
+    bpf_skb_store_bytes, bpf_skb_vlan_pop,
 };
 use lb_common::abi::SETTING_L4_CSUM_IPV6;
 use lb_common::wire::checksum::Diff;
@@ -17,6 +17,8 @@ use crate::{bytes, maps};
 
 /// `BPF_F_IPV6` of `bpf_l4_csum_replace`: the address change is IPv6's, whose header has no sum of its own.
 const BPF_F_IPV6: u64 = 1 << 7;
+/// An IPv6 header is so much longer than an IPv4 header.
+const IP_HEADERS_DIFFER: i32 = 20;
 /// Headers of a tunnelled packet and of the one inside it.
 const HEADERS: u32 = 14 + 40 + 8 + 36 + 40 + 60;
 
@@ -163,14 +165,23 @@ impl Packet for TcPacket {
     #[inline(always)]
     fn remove(&mut self, size: usize, inner_v6: bool) -> Option<()> {
         let outer_v6 = self.load_u16(12)? == ethertype::IPV6;
-        let family = match (outer_v6, inner_v6) {
-            (true, false) => BPF_F_ADJ_ROOM_DECAP_L3_IPV4 as u64,
-            (false, true) => BPF_F_ADJ_ROOM_DECAP_L3_IPV6 as u64,
-            _ => 0,
-        };
-        let flags = BPF_F_ADJ_ROOM_FIXED_GSO as u64 | family;
+        let mut size = size as i32;
+        if outer_v6 != inner_v6 {
+            // Tells the kernel of the other family, at the price of the difference between two IP headers. The flags of
+            // `bpf_skb_adjust_room` that do it alone came with 6.3.
+            let protocol = if inner_v6 { ethertype::IPV6 } else { ethertype::IPV4 };
+            // SAFETY: the context is the program's own.
+            let code = unsafe { bpf_skb_change_proto(self.context, protocol.to_be(), 0) };
+            self.done(code)?;
+            size += if inner_v6 {
+                IP_HEADERS_DIFFER
+            } else {
+                -IP_HEADERS_DIFFER
+            };
+        }
+        let flags = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
         // SAFETY: the context is the program's own.
-        let code = unsafe { bpf_skb_adjust_room(self.context, -(size as i32), BPF_ADJ_ROOM_MAC, flags) };
+        let code = unsafe { bpf_skb_adjust_room(self.context, -size, BPF_ADJ_ROOM_MAC, flags) };
         self.done(code)
     }
 
