@@ -17,7 +17,7 @@ use crate::netns::Netns;
 use crate::require;
 
 /// How long an agent may take from its start to its first full sync (three may be starting on two cores).
-const READY: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_secs(120);
 /// How long it may take to stop.
 const STOP: Duration = Duration::from_secs(10);
 
