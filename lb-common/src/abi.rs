@@ -9,7 +9,7 @@ use core::mem::size_of;
 use crate::address::Address;
 
 /// Version of everything in this file. Pins live under `<bpffs>/v<SCHEMA_VERSION>/`.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Network 0: the node's own, the outside world, where published ports live.
 pub const NETWORK_NODE: u32 = 0;
@@ -30,7 +30,7 @@ pub struct EndpointKey {
     pub address: Address,
     /// 24-bit network id; [`NETWORK_NODE`] for published ports.
     pub network: u32,
-    /// Host byte order.
+    /// Host byte order. Of a frontend, 0: every port that has none of its own. Of a backend, 0: the frontend's own.
     pub port: u16,
     /// [`TCP`] or [`UDP`].
     pub protocol: u8,
@@ -87,23 +87,27 @@ pub struct SlotKey {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Backend {
-    /// Where it listens.
+    /// Its address in its network: that of VIP flows, and its name in the tunnel.
     pub address: Address,
+    /// Its address for packets of published flows on its own node; often the same.
+    pub delivery: Address,
     /// 24-bit network id its address belongs to.
     pub network: u32,
+    /// Network of the interface that has the delivery address.
+    pub delivery_network: u32,
     /// Key into `nodes`.
     pub node: u32,
     /// Raised whenever the element is given to another backend.
     pub generation: u32,
     /// Host side of its workload interface if local and known, else 0.
     pub ifindex: u32,
-    /// Target port, host byte order.
+    /// Target port, host byte order; 0: the frontend's.
     pub port: u16,
     /// [`TCP`] or [`UDP`].
     pub protocol: u8,
     /// `BACKEND_*` state.
     pub state: u8,
-    /// Its MAC address if local and known, else zero.
+    /// Its MAC address, zero if unknown: on [`Backend::ifindex`] if that is known, else in its network.
     pub mac: [u8; 6],
     /// `BACKEND_LOCAL` and others.
     pub flags: u16,
@@ -165,7 +169,41 @@ pub struct Vip {
     pub frontends: u32,
 }
 
-/// Value of `interfaces`, by interface index.
+/// Key of `interfaces`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct InterfaceKey {
+    /// Cookie of its network namespace, as `SO_NETNS_COOKIE` tells it: interface indexes repeat. The node's own has
+    /// [`NAMESPACE_NODE`] instead.
+    pub namespace: u64,
+    /// Interface index.
+    pub ifindex: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+impl InterfaceKey {
+    /// An interface in the node's own namespace.
+    #[inline(always)]
+    pub const fn node(ifindex: u32) -> Self {
+        Self::new(NAMESPACE_NODE, ifindex)
+    }
+
+    /// An interface in any namespace.
+    #[inline(always)]
+    pub const fn new(namespace: u64, ifindex: u32) -> Self {
+        Self {
+            namespace,
+            ifindex,
+            _pad: 0,
+        }
+    }
+}
+
+/// The network namespace in which the agent runs.
+pub const NAMESPACE_NODE: u64 = 0;
+
+/// Value of `interfaces`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Interface {
@@ -402,8 +440,8 @@ macro_rules! tables {
 tables! {
     /// One element: [`Settings`].
     SettingsTable = "settings" true u32 => Settings;
-    /// Interface index to [`Interface`].
-    Interfaces = "interfaces" false u32 => Interface;
+    /// Interface to what is behind it.
+    Interfaces = "interfaces" false InterfaceKey => Interface;
     /// Frontend to service.
     Frontends = "frontends" false EndpointKey => Frontend;
     /// Service id to [`Service`].
@@ -432,6 +470,15 @@ tables! {
     Replies6 = "replies6" false FlowKey6 => Reply;
 }
 
+/// Array of programs: where [`program::ENTER_FROM`] and [`program::ENTER_TO`] go on.
+pub const JUMPS: &str = "jumps";
+/// Index in [`JUMPS`] of [`program::FROM_WORKLOAD`].
+pub const JUMP_FROM_WORKLOAD: u32 = 0;
+/// Index in [`JUMPS`] of [`program::TO_WORKLOAD`].
+pub const JUMP_TO_WORKLOAD: u32 = 1;
+/// Name of the constant in which a pair of `enter` programs has its [`InterfaceKey::namespace`].
+pub const NAMESPACE: &str = "NAMESPACE";
+
 /// Per-CPU array of [`Counter`] by reason code.
 pub const COUNTERS: &str = "counters";
 /// Per-CPU array of [`ServiceCounter`] by service id.
@@ -447,13 +494,18 @@ pub mod program {
     pub const FROM_WORKLOAD: &str = "from_workload";
     /// tc egress, host side of a workload interface.
     pub const TO_WORKLOAD: &str = "to_workload";
+    /// What is attached for [`FROM_WORKLOAD`]: writes down the namespace and goes on there.
+    pub const ENTER_FROM: &str = "enter_from";
+    /// What is attached for [`TO_WORKLOAD`].
+    pub const ENTER_TO: &str = "enter_to";
 }
 
 const _: () = {
     assert!(size_of::<EndpointKey>() == 24);
     assert!(size_of::<Service>() == 32);
     assert!(size_of::<SlotKey>() == 12);
-    assert!(size_of::<Backend>() == 44);
+    assert!(size_of::<Backend>() == 64);
+    assert!(size_of::<InterfaceKey>() == 16);
     assert!(size_of::<Node>() == 40);
     assert!(size_of::<VipKey>() == 20);
     assert!(size_of::<Interface>() == 16);
@@ -484,6 +536,7 @@ mod pod {
         NodeAddress,
         VipKey,
         Vip,
+        InterfaceKey,
         Interface,
         FlowKey4,
         FlowKey6,

@@ -4,6 +4,7 @@ use crate::abi::{
     BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, Backend, FLOW_CLOSED, FLOW_FLAG_HAIRPIN, FLOW_NEW, Flow,
     NETWORK_NODE, REPLY_HAIRPIN, REPLY_PUBLISHED, REPLY_VIP, Reply, SlotKey, TCP,
 };
+use crate::address::Address;
 use crate::select::{Selection, select};
 use crate::tables::{Env, FlowEntry, Insert, Tables};
 use crate::track::{self, Side};
@@ -137,7 +138,7 @@ pub fn open<T: Tables>(tables: &T, env: &Env, h: &mut Headers, opening: &mut Ope
     let Some(settings) = tables.settings() else {
         return Some(Reason::DropFlowTableFull);
     };
-    opening.chosen.hairpin = backend.address == h.tuple.source;
+    opening.chosen.hairpin = *target(&backend, h.tuple.network) == h.tuple.source;
     opening.chosen.source_port = h.tuple.source_port;
     // The reply of a remote backend comes back through the tunnel, as the frontend's own: nothing to translate here.
     if (backend.flags & BACKEND_LOCAL != 0 || h.tuple.network != NETWORK_NODE)
@@ -190,12 +191,16 @@ fn bind_reply<T: Tables>(
     };
     opening.back = Tuple {
         v6: tuple.v6,
-        source: backend.address,
+        source: *target(backend, tuple.network),
         destination: if hairpin { tuple.destination } else { tuple.source },
-        source_port: backend.port,
+        source_port: target_port(backend, tuple.destination_port),
         destination_port: tuple.source_port,
         protocol: tuple.protocol,
-        network: backend.network,
+        network: if tuple.network == NETWORK_NODE {
+            backend.delivery_network
+        } else {
+            backend.network
+        },
     };
     let outcome = match bind(tables, env, &opening.back, &opening.reply) {
         Insert::Exists => {
@@ -243,16 +248,32 @@ fn leads_to_live<T: Tables>(tables: &T, env: &Env, reply: &Reply, back: &Tuple) 
     if track::expired(&flow, env.now) || flow.state == FLOW_CLOSED {
         return false;
     }
-    matches!(tables.backend(flow.backend), Some(backend) if answers(&backend, &flow, back))
+    matches!(tables.backend(flow.backend), Some(backend) if answers(&backend, &flow, reply, back))
 }
 
-/// Whether a tuple is that of a reply of this flow by its backend.
+/// Whether a tuple, which leads to `reply`, is that of a reply of this flow by its backend.
 #[inline(always)]
-pub fn answers(backend: &Backend, flow: &Flow, back: &Tuple) -> bool {
+pub fn answers(backend: &Backend, flow: &Flow, reply: &Reply, back: &Tuple) -> bool {
     backend.generation == flow.generation
-        && backend.address == back.source
-        && backend.port == back.source_port
+        && *target(backend, reply.network) == back.source
+        && target_port(backend, reply.frontend_port) == back.source_port
         && flow.source_port == back.destination_port
+}
+
+/// The address at which a backend gets the packets of flows whose frontend is in `network`.
+#[inline(always)]
+pub fn target(backend: &Backend, network: u32) -> &Address {
+    if network == NETWORK_NODE {
+        &backend.delivery
+    } else {
+        &backend.address
+    }
+}
+
+/// The port at which a backend gets the packets for a frontend's port.
+#[inline(always)]
+pub fn target_port(backend: &Backend, frontend_port: u16) -> u16 {
+    if backend.port == 0 { frontend_port } else { backend.port }
 }
 
 /// Key of the flow that a reply leads to; `back`: the reply's own tuple.

@@ -3,7 +3,7 @@
 use core::ops::Deref;
 
 use crate::abi::{
-    Backend, EndpointKey, Flow, Frontend, Interface, Node, NodeAddress, Reply, Service, Settings, SlotKey,
+    Backend, EndpointKey, Flow, Frontend, Interface, InterfaceKey, Node, NodeAddress, Reply, Service, Settings, SlotKey,
 };
 use crate::address::Address;
 use crate::tuple::Tuple;
@@ -65,8 +65,8 @@ pub trait Tables {
 
     /// The settings.
     fn settings(&self) -> Option<Self::Ref<Settings>>;
-    /// By interface index.
-    fn interface(&self, ifindex: u32) -> Option<Self::Ref<Interface>>;
+    /// By namespace and interface index.
+    fn interface(&self, key: InterfaceKey) -> Option<Self::Ref<Interface>>;
     /// By address, port and protocol.
     fn frontend(&self, key: &EndpointKey) -> Option<Self::Ref<Frontend>>;
     /// By id.
@@ -111,4 +111,6 @@ pub struct Env {
     pub now: u32,
     /// Interface that the packet is on.
     pub ifindex: u32,
+    /// Network namespace of that interface: [`InterfaceKey::namespace`].
+    pub namespace: u64,
 }

@@ -21,6 +21,7 @@ mod answer;
 mod drain;
 mod hairpin;
 mod malformed;
+mod overlay;
 mod passed;
 mod published;
 mod reply;
@@ -35,11 +36,12 @@ use fixture::Fixture;
 
 /// Every fixture.
 pub fn fixtures() -> Vec<Fixture> {
-    let topics: [fn() -> Vec<Fixture>; 11] = [
+    let topics: [fn() -> Vec<Fixture>; 12] = [
         answer::fixtures,
         drain::fixtures,
         hairpin::fixtures,
         malformed::fixtures,
+        overlay::fixtures,
         passed::fixtures,
         published::fixtures,
         reply::fixtures,

@@ -105,6 +105,7 @@ fn input(entry: Entry, ifindex: u32, frame: &Frame) -> Input {
         ifindex,
         frame: frame.build(),
         segment: 0,
+        namespace: 0,
         side_tag: false,
     }
 }
@@ -358,6 +359,7 @@ fn harmless(world: &World, entry: Entry, ifindex: u32, frame: &[u8]) {
             ifindex,
             frame: frame.to_vec(),
             segment,
+            namespace: 0,
             side_tag,
         };
         let output = run(&world.tables, &input, NOW);
@@ -373,6 +375,7 @@ fn through(world: &World, entry: Entry, ifindex: u32, frame: Vec<u8>) -> Output 
         ifindex,
         frame,
         segment: 0,
+        namespace: 0,
         side_tag: false,
     };
     run(&world.tables, &input, NOW)
@@ -405,6 +408,7 @@ fn mirrored(case: Case) -> World {
     let id = case.backend_id(Place::Here);
     let backend = tables.backends.get_mut(&id).expect("a backend");
     backend.address = case.backend(Place::Node2).ip().into();
+    backend.delivery = backend.address;
     let (address, network) = (backend.address, backend.network);
     let key = tables
         .local_backends

@@ -6,6 +6,7 @@
 #![allow(non_upper_case_globals, reason = "a map's static has the map's name")]
 
 mod bytes;
+mod entered;
 mod maps;
 mod tables;
 mod tc;
@@ -15,6 +16,7 @@ mod xdp;
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
+use lb_common::abi::NAMESPACE_NODE;
 use lb_common::pipeline::{node, workload};
 use lb_common::verdict::Action;
 use lb_common::wire::Packet;
@@ -33,13 +35,13 @@ pub(crate) fn xdp_node(ctx: XdpContext) -> u32 {
     };
     let mut packet = XdpPacket::new(ctx.ctx);
     let length = packet.len();
-    let verdict = node::ingress(&mut packet, &maps, &maps.env(), maps.work());
+    let verdict = node::ingress(&mut packet, &maps, &maps.env(NAMESPACE_NODE), maps.work());
     count(verdict.reason, length);
     verdict::xdp(verdict)
 }
 
 macro_rules! classify {
-    ($(#[$doc:meta])* $name:ident, $pipeline:path, $count_passed:literal) => {
+    ($(#[$doc:meta])* $name:ident, $pipeline:path, $namespace:path, $count_passed:literal) => {
         $(#[$doc])*
         #[classifier]
         pub(crate) fn $name(ctx: TcContext) -> i32 {
@@ -49,7 +51,7 @@ macro_rules! classify {
             let Some(maps) = Maps::new(skb.cast(), ifindex) else { return verdict::NEXT };
             let mut packet = TcPacket::new(skb);
             let length = packet.len();
-            let verdict = $pipeline(&mut packet, &maps, &maps.env(), maps.work());
+            let verdict = $pipeline(&mut packet, &maps, &maps.env($namespace(skb)), maps.work());
             if $count_passed || verdict.action != Action::Pass {
                 count(verdict.reason, length);
             }
@@ -60,15 +62,15 @@ macro_rules! classify {
 
 classify! {
     /// Node interface, tc ingress.
-    tc_node, node::ingress, true
+    tc_node, node::ingress, entered::never, true
 }
 classify! {
     /// Host side of a workload interface, tc ingress.
-    from_workload, workload::from, true
+    from_workload, workload::from, entered::namespace, true
 }
 classify! {
     /// Host side of a workload interface, tc egress. What passes here was counted where it came in.
-    to_workload, workload::to, false
+    to_workload, workload::to, entered::namespace, false
 }
 
 /// The kernel gives GPL-only helpers to programs that say so.

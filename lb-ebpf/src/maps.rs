@@ -1,11 +1,11 @@
 //! Every map of the object; layout and capacities are `lb_common::abi`'s.
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_fib_lookup};
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
-    Backend, Counter, EndpointKey, Flow, FlowKey4, FlowKey6, Frontend, Interface, Node, NodeAddress, Reply, Service,
-    ServiceCounter, Settings, SlotKey, Vip, VipKey, capacity,
+    Backend, Counter, EndpointKey, Flow, FlowKey4, FlowKey6, Frontend, Interface, InterfaceKey, Node, NodeAddress,
+    Reply, Service, ServiceCounter, Settings, SlotKey, Vip, VipKey, capacity,
 };
 use lb_common::address::Address;
 use lb_common::pipeline::Work;
@@ -21,7 +21,7 @@ macro_rules! hash {
 }
 
 hash! {
-    interfaces: u32 => Interface, INTERFACES;
+    interfaces: InterfaceKey => Interface, INTERFACES;
     frontends: EndpointKey => Frontend, FRONTENDS;
     services: u32 => Service, SERVICES;
     slots: SlotKey => u32, SLOTS;
@@ -51,6 +51,10 @@ array! {
     scratch: PerCpuArray Scratch, 1;
 }
 
+/// Where the programs go on that are attached to workload interfaces.
+#[btf_map]
+pub(crate) static jumps: ProgramArray<2> = ProgramArray::new();
+
 /// Keys and queries under construction: the stack has 512 bytes for a program and all that it calls. Programs of one CPU
 /// do not interrupt each other.
 #[repr(C)]
@@ -59,6 +63,7 @@ pub(crate) struct Scratch {
     pub(crate) flow6: FlowKey6,
     pub(crate) endpoint: EndpointKey,
     pub(crate) vip: VipKey,
+    pub(crate) interface: InterfaceKey,
     pub(crate) route: RouteQuery,
     pub(crate) work: Work,
 }

@@ -8,8 +8,8 @@ use core::ptr;
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::{bpf_fib_lookup, bpf_ktime_get_coarse_ns};
 use lb_common::abi::{
-    Backend, EndpointKey, Flow, FlowKey4, FlowKey6, Frontend, Interface, Node, NodeAddress, Reply, Service, Settings,
-    SlotKey, TICK_SHIFT, VipKey,
+    Backend, EndpointKey, Flow, FlowKey4, FlowKey6, Frontend, Interface, InterfaceKey, Node, NodeAddress, Reply,
+    Service, Settings, SlotKey, TICK_SHIFT, VipKey,
 };
 use lb_common::address::Address;
 use lb_common::pipeline::Work;
@@ -76,12 +76,13 @@ impl Maps {
     }
 
     #[inline(always)]
-    pub(crate) fn env(&self) -> Env {
+    pub(crate) fn env(&self, namespace: u64) -> Env {
         // SAFETY: no arguments.
         let now = unsafe { bpf_ktime_get_coarse_ns() };
         Env {
             now: (now >> TICK_SHIFT) as u32,
             ifindex: self.ifindex,
+            namespace,
         }
     }
 }
@@ -158,9 +159,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn interface(&self, ifindex: u32) -> Option<&'static Interface> {
-        // SAFETY: an element replaced meanwhile stays readable until the program ends (RCU).
-        unsafe { maps::interfaces.get(ifindex) }
+    fn interface(&self, key: InterfaceKey) -> Option<&'static Interface> {
+        // SAFETY: as in `key4`; an element replaced meanwhile stays readable until the program ends (RCU).
+        unsafe {
+            (*self.scratch).interface = key;
+            let key = &(*self.scratch).interface;
+            maps::interfaces.get(key)
+        }
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use lb_common::abi::{self, Backend, Backends, FlowKey4, Flows4, Replies4, Slots};
+use lb_common::abi::{self, Backend, Backends, FlowKey4, Flows4, InterfaceKey, Replies4, Slots};
 use lb_common::address::Address;
 use lb_userspace::config::XdpMode;
 use lb_userspace::datapath::attach::{
@@ -17,6 +17,7 @@ use lb_userspace::datapath::collect::Collector;
 use lb_userspace::datapath::probe::Features;
 use lb_userspace::datapath::store::{Access, Store};
 use lb_userspace::datapath::{OBJECT, clock, layout, load, remove};
+use lb_userspace::net::netns::Namespace;
 use lb_userspace::net::{Link, Netlink};
 use lb_userspace::plan::store::{ReadTables, WriteTables};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -112,6 +113,7 @@ fn interfaces(mode: XdpMode) -> Interfaces {
             link: node,
         }],
         workloads: vec![WorkloadInterface {
+            namespace: Namespace::NODE,
             link: links["work0"].clone(),
             network: "app".into(),
         }],
@@ -215,14 +217,14 @@ fn attaches_restarts_and_leaves_nothing() {
 
         let removed = remove::remove(&bpffs, &[]);
         assert!(removed.errors.is_empty(), "{:?}", removed.errors);
-        assert_eq!((removed.links, removed.programs), (links_on_node, 4));
+        assert_eq!((removed.links, removed.programs), (links_on_node, load::PROGRAMS.len()));
         assert!(!bpffs.exists(), "{:?}", pins(&bpffs));
         let again = remove::remove(&bpffs, &[]);
         assert!(again.errors.is_empty() && again.maps == 0, "{again:?}");
     });
 }
 
-fn sorted(mut links: Vec<(String, u32)>) -> Vec<(String, u32)> {
+fn sorted(mut links: Vec<(String, InterfaceKey)>) -> Vec<(String, InterfaceKey)> {
     links.sort();
     links
 }

@@ -61,6 +61,8 @@ fn snapshot() -> Snapshot {
         id,
         subnets: vec![subnet.parse().unwrap()],
         encrypted: false,
+        overlay: false,
+        ingress: false,
     };
     Snapshot {
         generation: 1,

@@ -68,7 +68,7 @@ prop_compose! {
             addresses: addresses(if i == 0 { 3 } else { families }, 99, i + 1),
         };
         let network = |i: usize| Network {
-            name: format!("net{i}"), id: i as u32 + 1, subnets: Vec::new(), encrypted: i == 1,
+            name: format!("net{i}"), id: i as u32 + 1, subnets: Vec::new(), encrypted: i == 1, overlay: false, ingress: false,
         };
         let services = services.into_iter().map(|((net, name), (vip, vips, ports, tasks, timeout))| Service {
             name: format!("s{name}"),
@@ -366,6 +366,8 @@ fn two_services(hosts: [usize; 2]) -> Snapshot {
             id: 1,
             subnets: Vec::new(),
             encrypted: false,
+            overlay: false,
+            ingress: false,
         }],
         services: vec![service(0), service(1)],
     }

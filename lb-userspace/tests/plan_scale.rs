@@ -54,6 +54,8 @@ fn snapshot() -> Snapshot {
             id: 1,
             subnets: Vec::new(),
             encrypted: false,
+            overlay: false,
+            ingress: false,
         }],
         services: (0..SERVICES).map(service).collect(),
     }

@@ -41,6 +41,7 @@ fn damaged_frames_agree() {
                     ifindex: step.input.ifindex,
                     frame: mutate(&step.input.frame, &mut random, LIMIT),
                     segment: 0,
+                    namespace: 0,
                     side_tag: false,
                 };
                 if !takes(&input) {

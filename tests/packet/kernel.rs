@@ -220,6 +220,8 @@ fn context(input: &Input) -> Vec<u8> {
     } else {
         put.push((36, input.ifindex)); // ingress_ifindex
         put.push((40, input.ifindex));
+        put.push((48, input.namespace as u32)); // cb[0]
+        put.push((52, (input.namespace >> 32) as u32)); // cb[1]
         put.push((176, input.segment as u32)); // gso_size
         192
     };

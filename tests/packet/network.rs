@@ -14,8 +14,8 @@ pub(crate) fn build() -> Result<Netns> {
     netns.route()?;
     let tables = World::new().tables;
     let mut lines = String::new();
-    for ifindex in tables.interfaces.keys() {
-        let mac = colons(mac(*ifindex));
+    for ifindex in tables.interfaces.keys().map(|key| key.ifindex) {
+        let mac = colons(mac(ifindex));
         let peer = ifindex + 100;
         // Nothing is sent. The MTU is out of the way of buffers with several segments.
         writeln!(

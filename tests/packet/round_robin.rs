@@ -55,6 +55,7 @@ fn open(case: Case, thread: u16, program: &aya::programs::Program) {
             ifindex: NODE_IF,
             frame: case.opening().from(client).build(),
             segment: 0,
+            namespace: 0,
             side_tag: false,
         };
         crate::kernel::run(program, &input, &mut out).expect("BPF_PROG_TEST_RUN");

@@ -2,9 +2,9 @@
 
 use super::Work;
 use super::tunnel::{self, Outgoing};
-use crate::abi::{BACKEND_LOCAL, Backend, INTERFACE_BRIDGED, INTERFACE_PEER, NETWORK_NODE, Node};
+use crate::abi::{BACKEND_LOCAL, Backend, INTERFACE_BRIDGED, INTERFACE_PEER, InterfaceKey, NETWORK_NODE, Node};
 use crate::address::Address;
-use crate::flow::Chosen;
+use crate::flow::{self, Chosen};
 use crate::tables::{Env, NextHop, Route, Tables};
 use crate::verdict::{Action, Reason, Verdict};
 use crate::wire::parse::Headers;
@@ -53,9 +53,9 @@ fn forward_translation(h: &Headers, chosen: &Chosen, backend: &Backend) -> Trans
         } else {
             h.tuple.source
         },
-        destination: backend.address,
+        destination: *flow::target(backend, h.tuple.network),
         source_port: chosen.source_port,
-        destination_port: backend.port,
+        destination_port: flow::target_port(backend, h.tuple.destination_port),
     }
 }
 
@@ -85,7 +85,7 @@ pub(super) fn to_local<P: Packet, T: Tables>(
     }
     if ifindex != 0
         && backend.mac != [0; 6]
-        && let Some(interface) = tables.interface(ifindex)
+        && let Some(interface) = tables.interface(InterfaceKey::node(ifindex))
     {
         if rewrite::set_macs(packet, backend.mac, interface.mac).is_none() {
             return Verdict::drop(Reason::DropRewrite);
@@ -174,7 +174,7 @@ pub(super) fn by_route<P: Packet>(packet: &mut P, env: &Env, route: &Route, reas
 pub(super) fn xdp_can_follow<T: Tables>(tables: &T, env: &Env, route: &Route) -> Result<(), Reason> {
     match route.hop {
         NextHop::Resolved if route.ifindex == env.ifindex => Ok(()),
-        NextHop::Resolved => match tables.interface(route.ifindex) {
+        NextHop::Resolved => match tables.interface(InterfaceKey::node(route.ifindex)) {
             Some(i) if i.network == NETWORK_NODE && i.flags == 0 => Ok(()),
             _ => Err(Reason::PassToTc),
         },

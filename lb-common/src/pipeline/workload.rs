@@ -4,7 +4,7 @@ use super::deliver::{self, turn_back};
 use super::tunnel::{self, Outgoing};
 use super::{Found, Work, find, find_published, proceed};
 use crate::abi::{
-    Backend, EndpointKey, Flow, INTERFACE_WORKLOAD, Interface, REPLY_HAIRPIN, REPLY_VIP, Reply, TCP, UDP,
+    Backend, EndpointKey, Flow, INTERFACE_WORKLOAD, Interface, InterfaceKey, REPLY_HAIRPIN, REPLY_VIP, Reply, TCP, UDP,
 };
 use crate::answer::{arp, echo, neighbour};
 use crate::flow;
@@ -18,7 +18,7 @@ use crate::wire::{Packet, ethertype, protocol};
 /// A frame that a workload sent: tc ingress on the host side of its interface.
 #[inline(always)]
 pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work) -> Verdict {
-    let interface = match tables.interface(env.ifindex) {
+    let interface = match tables.interface(InterfaceKey::new(env.namespace, env.ifindex)) {
         Some(i) if i.flags & INTERFACE_WORKLOAD != 0 => i,
         _ => return Verdict::pass(Reason::PassInterface),
     };
@@ -57,12 +57,11 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
         }
         let h = &mut work.headers;
         found = if tables.is_vip(&h.tuple.destination, interface.network) {
-            let tcp = h.tuple.protocol == TCP;
-            Found::Refused(if tcp {
-                Reason::ResetNoPort
-            } else {
-                Reason::UnreachableNoPort
-            })
+            match tables.frontend(&EndpointKey { port: 0, ..key }) {
+                Some(frontend) => Found::Service(frontend.service),
+                None if h.tuple.protocol == TCP => Found::Refused(Reason::ResetNoPort),
+                None => Found::Refused(Reason::UnreachableNoPort),
+            }
         } else {
             if forges_tunnel(tables, h) {
                 return Verdict::drop(Reason::DropTunnelSource);
@@ -102,7 +101,7 @@ fn flow_of<T: Tables>(tables: &T, env: &Env, reply: &Reply, h: &Headers) -> Opti
     let entry = tables.flow(&flow::flow_tuple(reply, &h.tuple))?;
     let flow = entry.load();
     let backend = tables.backend(flow.backend)?;
-    if track::expired(&flow, env.now) || !flow::answers(&backend, &flow, &h.tuple) {
+    if track::expired(&flow, env.now) || !flow::answers(&backend, &flow, reply, &h.tuple) {
         return None;
     }
     track::observe(tables, env, &entry, &flow, h, Side::Backend);
@@ -148,7 +147,7 @@ fn reply_out<P: Packet, T: Tables>(
 /// A frame on its way to a workload: tc egress on the host side of its interface.
 #[inline(always)]
 pub fn to<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work) -> Verdict {
-    let interface = match tables.interface(env.ifindex) {
+    let interface = match tables.interface(InterfaceKey::new(env.namespace, env.ifindex)) {
         Some(i) if i.flags & INTERFACE_WORKLOAD != 0 => i,
         _ => return Verdict::pass(Reason::PassInterface),
     };

@@ -8,7 +8,7 @@ use std::vec::Vec;
 use super::packet::MemoryPacket;
 use super::tables::MemoryTables;
 use super::world::{NOW, World};
-use crate::abi::program;
+use crate::abi::{NAMESPACE_NODE, program};
 use crate::pipeline::{Work, node, workload};
 use crate::tables::Env;
 use crate::verdict::{Action, Reason, Verdict};
@@ -49,6 +49,8 @@ pub struct Input {
     pub entry: Entry,
     /// On which interface.
     pub ifindex: u32,
+    /// In which network namespace.
+    pub namespace: u64,
     /// The frame.
     pub frame: Vec<u8>,
     /// Payload of each segment of a buffer that carries several, else 0.
@@ -81,6 +83,7 @@ fn run_on<const XDP: bool>(tables: &MemoryTables, input: &Input, now: u32) -> Ou
     let env = Env {
         now,
         ifindex: input.ifindex,
+        namespace: input.namespace,
     };
     let length = packet.len();
     let mut work = Work::default();
@@ -118,6 +121,7 @@ impl Step {
             input: Input {
                 entry,
                 ifindex,
+                namespace: NAMESPACE_NODE,
                 frame,
                 segment: 0,
                 side_tag: false,
@@ -128,6 +132,13 @@ impl Step {
             frame: None,
             check: None,
         }
+    }
+
+    /// In another network namespace.
+    #[must_use]
+    pub fn namespace(mut self, namespace: u64) -> Self {
+        self.input.namespace = namespace;
+        self
     }
 
     /// In a buffer of several segments.

@@ -11,7 +11,7 @@ use super::world::{
     Case, NETWORK, NODE_IF, NOW, Place, ROUTED_IF, ROUTER, SECOND_IF, SWITCHED_IF, TUNNEL_PORT, World, mac, node_mac,
     reply_of, workload_mac,
 };
-use crate::abi::{FLOW_CLOSED, FLOW_NEW, INTERFACE_WORKLOAD, NETWORK_NODE, Node};
+use crate::abi::{FLOW_CLOSED, FLOW_NEW, INTERFACE_WORKLOAD, InterfaceKey, NETWORK_NODE, Node};
 use crate::address::Address;
 use crate::verdict::{Action, Reason};
 
@@ -218,7 +218,7 @@ fn remote(case: Case) -> Vec<Fixture> {
             "XDP sends nothing out of a workload's interface, which may not take it",
             {
                 let mut world = world(Place::Node3);
-                let second = world.tables.interfaces.get_mut(&SECOND_IF);
+                let second = world.tables.interfaces.get_mut(&InterfaceKey::node(SECOND_IF));
                 second.expect("an interface").flags = INTERFACE_WORKLOAD;
                 world
             },

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::vec::Vec;
 
 use crate::abi::{
-    Backend, Counter, EndpointKey, Flow, Frontend, Interface, Node, NodeAddress, Reply, Service, ServiceCounter,
-    Settings, SlotKey, Vip, VipKey, capacity,
+    Backend, Counter, EndpointKey, Flow, Frontend, Interface, InterfaceKey, Node, NodeAddress, Reply, Service,
+    ServiceCounter, Settings, SlotKey, Vip, VipKey, capacity,
 };
 use crate::address::Address;
 use crate::tables::{FlowEntry, Insert, NextHop, Route, Tables};
@@ -87,7 +87,7 @@ pub struct MemoryTables {
     /// `settings`.
     pub settings: Settings,
     /// `interfaces`.
-    pub interfaces: BTreeMap<u32, Interface>,
+    pub interfaces: BTreeMap<InterfaceKey, Interface>,
     /// `frontends`.
     pub frontends: BTreeMap<EndpointKey, Frontend>,
     /// `services`.
@@ -212,8 +212,8 @@ impl Tables for MemoryTables {
         Some(Value(self.settings))
     }
 
-    fn interface(&self, ifindex: u32) -> Option<Value<Interface>> {
-        self.interfaces.get(&ifindex).copied().map(Value)
+    fn interface(&self, key: InterfaceKey) -> Option<Value<Interface>> {
+        self.interfaces.get(&key).copied().map(Value)
     }
 
     fn frontend(&self, key: &EndpointKey) -> Option<Value<Frontend>> {

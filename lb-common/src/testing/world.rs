@@ -16,8 +16,8 @@ use super::frame::Mac;
 use super::tables::{MemoryTables, Path};
 use crate::abi::{
     BACKEND_LOCAL, BACKEND_READY, Backend, FLOW_ESTABLISHED, Flow, Frontend, INTERFACE_BRIDGED, INTERFACE_PEER,
-    INTERFACE_WORKLOAD, Interface, NETWORK_NODE, NODE_LOCAL, NODE_PRESENT, Node, NodeAddress, REPLY_HAIRPIN,
-    REPLY_PUBLISHED, REPLY_VIP, Reply, Service, Settings, SlotKey, Vip, VipKey,
+    INTERFACE_WORKLOAD, Interface, InterfaceKey, NETWORK_NODE, NODE_LOCAL, NODE_PRESENT, Node, NodeAddress,
+    REPLY_HAIRPIN, REPLY_PUBLISHED, REPLY_VIP, Reply, Service, Settings, SlotKey, Vip, VipKey,
 };
 use crate::address::Address;
 use crate::tables::{NextHop, Route};
@@ -37,6 +37,8 @@ pub const CLIENT_IF: u32 = 21;
 pub const STRANGER_IF: u32 = 22;
 /// Port of a switch with a workload behind it.
 pub const SWITCHED_IF: u32 = 23;
+/// Port of the gateway bridge, over which workloads reach the outside: in the node's own network.
+pub const GATEWAY_IF: u32 = 24;
 /// Network of the workloads.
 pub const NETWORK: u32 = 5;
 /// Network of the stranger.
@@ -110,6 +112,7 @@ impl World {
             (CLIENT_IF, NETWORK, workload | INTERFACE_PEER | INTERFACE_BRIDGED),
             (STRANGER_IF, OTHER_NETWORK, workload | INTERFACE_PEER),
             (SWITCHED_IF, NETWORK, workload | INTERFACE_BRIDGED),
+            (GATEWAY_IF, NETWORK_NODE, workload | INTERFACE_PEER | INTERFACE_BRIDGED),
         ] {
             let interface = Interface {
                 network,
@@ -117,7 +120,7 @@ impl World {
                 mac: mac(ifindex),
                 _pad: [0; 2],
             };
-            self.tables.interfaces.insert(ifindex, interface);
+            self.tables.interfaces.insert(InterfaceKey::node(ifindex), interface);
         }
     }
 
@@ -203,7 +206,9 @@ impl World {
             let known = place.ifindex() != 0;
             let backend = Backend {
                 address,
+                delivery: address,
                 network: NETWORK,
+                delivery_network: NETWORK,
                 node: place.node(),
                 generation: 7,
                 ifindex: place.ifindex(),

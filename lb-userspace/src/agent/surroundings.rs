@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use lb_common::abi::{self, Interface, NETWORK_NODE, Settings, ticks};
+use lb_common::abi::{self, Interface, InterfaceKey, NETWORK_NODE, Settings, ticks};
 use lb_common::address::Address;
 
 use crate::config::Config;
@@ -11,6 +11,7 @@ use crate::datapath::attach::{Interfaces, NodeInterface, WorkloadInterface, choo
 use crate::datapath::probe::Features;
 use crate::model::desired;
 use crate::model::snapshot::{Network, Snapshot};
+use crate::net::netns::Namespace;
 use crate::net::{Link, Place};
 
 /// Interfaces that get programs, and what is odd about them, in the operator's words.
@@ -27,6 +28,7 @@ pub(super) fn choose(
         if let Some(network) = config.workload_network(&link.name) {
             if snapshot.networks.iter().any(|n| n.name == network) {
                 chosen.workloads.push(WorkloadInterface {
+                    namespace: Namespace::NODE,
                     link: link.clone(),
                     network: network.to_owned(),
                 });
@@ -125,9 +127,15 @@ pub(super) fn backend_interfaces(
     let mut odd = BTreeSet::new();
     for (ip, network) in backends {
         let Some(place) = places.get(ip) else { continue };
-        match interfaces.workloads.iter().find(|w| w.link.ifindex == place.ifindex) {
+        let leads_there = |w: &&WorkloadInterface| w.namespace == Namespace::NODE && w.link.ifindex == place.ifindex;
+        match interfaces.workloads.iter().find(leads_there) {
             Some(workload) if workload.link.is_veth() => {
-                known.insert((network.id, Address::from(*ip)), (place.ifindex, place.mac));
+                let port = desired::Reach {
+                    ifindex: place.ifindex,
+                    mac: place.mac,
+                    delivery: None,
+                };
+                known.insert((network.id, Address::from(*ip)), port);
             }
             Some(_) => {}
             None if interfaces.nodes.iter().any(|n| n.link.ifindex == place.ifindex) => {}
@@ -147,11 +155,11 @@ pub(super) fn backend_interfaces(
 }
 
 /// Rows of `interfaces`.
-pub(super) fn interface_rows(interfaces: &Interfaces, snapshot: &Snapshot) -> BTreeMap<u32, Interface> {
+pub(super) fn interface_rows(interfaces: &Interfaces, snapshot: &Snapshot) -> BTreeMap<InterfaceKey, Interface> {
     let mut rows = BTreeMap::new();
     for node in &interfaces.nodes {
         rows.insert(
-            node.link.ifindex,
+            InterfaceKey::node(node.link.ifindex),
             Interface {
                 network: NETWORK_NODE,
                 flags: 0,
@@ -176,7 +184,7 @@ pub(super) fn interface_rows(interfaces: &Interfaces, snapshot: &Snapshot) -> BT
             0
         };
         rows.insert(
-            workload.link.ifindex,
+            InterfaceKey::new(workload.namespace.cookie(), workload.link.ifindex),
             Interface {
                 network: network.id,
                 flags: abi::INTERFACE_WORKLOAD | bridged | peer,
@@ -231,6 +239,7 @@ mod tests {
             loopback: name == "lo",
             master: None,
             peer_elsewhere: false,
+            peer: None,
         }
     }
 
@@ -259,6 +268,8 @@ mod tests {
                 id: 77,
                 subnets: Vec::new(),
                 encrypted: false,
+                overlay: false,
+                ingress: false,
             }],
             services: vec![snapshot::Service {
                 name: "web".into(),
@@ -357,7 +368,17 @@ mod tests {
         );
         let behind = |ifindex| BTreeMap::from([(ip("10.9.0.2"), Place { ifindex, mac: [9; 6] })]);
         let (known, odd) = backend_interfaces(&behind(3), &backends, &chosen, &links);
-        assert_eq!(known, BTreeMap::from([((77, Address::v4([10, 9, 0, 2])), (3, [9; 6]))]));
+        assert_eq!(
+            known,
+            BTreeMap::from([(
+                (77, Address::v4([10, 9, 0, 2])),
+                desired::Reach {
+                    ifindex: 3,
+                    mac: [9; 6],
+                    delivery: None
+                }
+            )])
+        );
         assert!(odd.is_empty());
         let (known, odd) = backend_interfaces(&behind(5), &backends, &chosen, &links);
         assert!(known.is_empty());
@@ -371,14 +392,14 @@ mod tests {
         let (chosen, _) = choose(&config(&[]), &snapshot(), &links, &[(2, ip("192.0.2.1"))]);
         let rows = interface_rows(&chosen, &snapshot());
         assert_eq!(
-            rows[&2],
+            rows[&InterfaceKey::node(2)],
             Interface {
                 mac: [2, 0, 0, 0, 0, 2],
                 ..Interface::default()
             }
         );
         assert_eq!(
-            (rows[&3].network, rows[&3].flags),
+            (rows[&InterfaceKey::node(3)].network, rows[&InterfaceKey::node(3)].flags),
             (77, abi::INTERFACE_WORKLOAD | abi::INTERFACE_BRIDGED)
         );
         let features = Features {

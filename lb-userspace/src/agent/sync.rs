@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use lb_common::abi::{Interfaces as InterfaceTable, Settings, SettingsTable};
+use lb_common::abi::{InterfaceKey, Interfaces as InterfaceTable, Settings, SettingsTable};
 
 use super::surroundings::{self, Oddity};
 use crate::config::Config;
@@ -58,7 +58,7 @@ struct Inputs {
     snapshot: Arc<Snapshot>,
     links: Vec<Link>,
     known: desired::Interfaces,
-    rows: std::collections::BTreeMap<u32, lb_common::abi::Interface>,
+    rows: std::collections::BTreeMap<InterfaceKey, lb_common::abi::Interface>,
     settings: Settings,
 }
 
@@ -151,9 +151,9 @@ impl Synchronizer {
             outcome.writes += 1;
         }
         let present = self.store.entries::<InterfaceTable>()?;
-        for (ifindex, row) in &inputs.rows {
-            if present.get(ifindex) != Some(row) {
-                self.store.set::<InterfaceTable>(ifindex, row)?;
+        for (interface, row) in &inputs.rows {
+            if present.get(interface) != Some(row) {
+                self.store.set::<InterfaceTable>(interface, row)?;
                 outcome.writes += 1;
             }
         }
@@ -188,8 +188,8 @@ impl Synchronizer {
                 detail = %change.detail, "change");
         }
 
-        for ifindex in present.keys().filter(|i| !inputs.rows.contains_key(i)) {
-            self.store.delete::<InterfaceTable>(ifindex)?;
+        for interface in present.keys().filter(|i| !inputs.rows.contains_key(i)) {
+            self.store.delete::<InterfaceTable>(interface)?;
             outcome.writes += 1;
         }
         outcome.desired = Arc::new(desired);

@@ -7,7 +7,8 @@ mod choose;
 mod clsact;
 mod hook;
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
@@ -17,9 +18,11 @@ use aya::Ebpf;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, Xdp, XdpMode as AyaXdpMode};
+use lb_common::abi::{InterfaceKey, NAMESPACE_NODE};
 
-use super::layout;
 use super::sys::{self, LinkTarget};
+use super::{OBJECT, layout, load};
+use crate::net::netns::Namespace;
 
 pub use choose::{Interfaces, NodeInterface, WorkloadInterface, XdpChoice, choose_xdp};
 pub use hook::{Attachment, Hook, Mode, Wanted};
@@ -45,6 +48,22 @@ pub enum AttachError {
         /// Interface name.
         interface: String,
     },
+    /// The namespace of an interface cannot be entered.
+    #[error("network namespace {namespace}: {source}")]
+    Namespace {
+        /// Its name.
+        namespace: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The programs of a namespace cannot be loaded.
+    #[error("network namespace {namespace}: {source}")]
+    Pair {
+        /// Its name.
+        namespace: String,
+        /// What went wrong.
+        source: load::LoadError,
+    },
     /// A pin.
     #[error("pin {}: {source}", .pin.display())]
     Pin {
@@ -60,8 +79,10 @@ pub struct Attacher {
     ebpf: Ebpf,
     directory: PathBuf,
     tcx: bool,
+    /// What is attached to workload interfaces in other network namespaces, by the namespace's cookie.
+    pairs: BTreeMap<u64, Ebpf>,
     /// Hooks that carry this agent's programs (not those of an earlier one).
-    ours: BTreeSet<(Hook, u32)>,
+    ours: BTreeMap<(Hook, InterfaceKey), Namespace>,
 }
 
 impl Attacher {
@@ -71,7 +92,8 @@ impl Attacher {
             ebpf,
             directory,
             tcx,
-            ours: BTreeSet::new(),
+            pairs: BTreeMap::new(),
+            ours: BTreeMap::new(),
         }
     }
 
@@ -84,34 +106,38 @@ impl Attacher {
             if want.hook.is_xdp() {
                 for other in [Hook::XdpNative, Hook::XdpGeneric] {
                     if other != want.hook {
-                        let _ = self.unpin(other, want.ifindex);
+                        let _ = self.unpin(other, want.key().1);
                     }
                 }
             }
             let result = self.ensure(want);
             if result.is_ok() {
-                kept.insert((want.hook, want.ifindex));
+                kept.insert(want.key());
             }
             report.push(want.outcome(result.map_err(|e| chain(&e))));
         }
-        for (hook, ifindex) in self.pinned() {
-            if !kept.contains(&(hook, ifindex)) && !wanted.iter().any(|w| (w.hook, w.ifindex) == (hook, ifindex)) {
-                match self.unpin(hook, ifindex) {
-                    Ok(()) => tracing::info!(target: "lb::datapath", %hook, ifindex, "detached"),
-                    Err(error) => tracing::warn!(target: "lb::datapath", %hook, ifindex, %error, "cannot detach"),
+        let keys: BTreeSet<_> = wanted.iter().map(Wanted::key).collect();
+        for (hook, interface) in self.pinned() {
+            if !keys.contains(&(hook, interface)) {
+                let InterfaceKey { namespace, ifindex, .. } = interface;
+                match self.unpin(hook, interface) {
+                    Ok(()) => tracing::info!(target: "lb::datapath", %hook, namespace, ifindex, "detached"),
+                    Err(error) => {
+                        tracing::warn!(target: "lb::datapath", %hook, namespace, ifindex, %error, "cannot detach");
+                    }
                 }
             }
         }
-        if !self.tcx {
-            for (hook, ifindex) in std::mem::take(&mut self.ours) {
-                if kept.contains(&(hook, ifindex)) {
-                    self.ours.insert((hook, ifindex));
-                } else if !hook.is_xdp() {
-                    clsact::detach_index(ifindex, hook);
-                }
+        for ((hook, interface), namespace) in std::mem::take(&mut self.ours) {
+            if kept.contains(&(hook, interface)) {
+                self.ours.insert((hook, interface), namespace);
+            } else if !self.tcx && !hook.is_xdp() {
+                // A namespace that cannot be entered any more has taken its filters with it.
+                let _ = namespace.run(|| clsact::detach_index(interface.ifindex, hook));
             }
         }
-        self.ours.retain(|key| kept.contains(key));
+        self.pairs
+            .retain(|cookie, _| kept.iter().any(|(_, interface)| interface.namespace == *cookie));
         report
     }
 
@@ -122,24 +148,26 @@ impl Attacher {
             _ if self.tcx => Mode::Tcx,
             _ => Mode::Clsact,
         };
-        let key = (want.hook, want.ifindex);
+        let key = want.key();
         if mode == Mode::Clsact {
-            if !self.ours.contains(&key) || !clsact::is_attached(&want.interface, want.hook) {
-                clsact::attach(classifier(&mut self.ebpf, want.hook)?, want)?;
-                self.ours.insert(key);
+            let there = || clsact::is_attached(&want.interface, want.hook);
+            if !self.ours.contains_key(&key) || !want.inside(there)? {
+                let program = self.classifier(want)?;
+                want.inside(|| clsact::attach(program, want))??;
+                self.ours.insert(key, want.namespace.clone());
             }
             return Ok(mode);
         }
-        let pin = layout::link(&self.directory, want.hook.pin(), want.ifindex);
+        let pin = layout::link(&self.directory, want.hook.pin(), key.1);
         let alive = link_at(&pin).is_some_and(|ifindex| ifindex == want.ifindex);
-        if alive && self.ours.contains(&key) {
+        if alive && self.ours.contains_key(&key) {
             return Ok(mode);
         }
         if alive {
             match self.adopt(want, &pin) {
                 Ok(()) => {
                     tracing::info!(target: "lb::datapath", interface = %want.interface, hook = %want.hook, "adopted");
-                    self.ours.insert(key);
+                    self.ours.insert(key, want.namespace.clone());
                     return Ok(mode);
                 }
                 Err(error) => {
@@ -153,7 +181,7 @@ impl Attacher {
         })?;
         self.attach(want, &pin)?;
         tracing::info!(target: "lb::datapath", interface = %want.interface, hook = %want.hook, %mode, "attached");
-        self.ours.insert(key);
+        self.ours.insert(key, want.namespace.clone());
         Ok(mode)
     }
 
@@ -174,7 +202,7 @@ impl Attacher {
                 .map_err(fail)?;
             drop(program.take_link(id).map_err(fail)?);
         } else {
-            let program = classifier(&mut self.ebpf, want.hook)?;
+            let program = self.classifier(want)?;
             let id = program
                 .attach_to_link(link.try_into().map_err(not_a_link)?)
                 .map_err(fail)?;
@@ -204,10 +232,11 @@ impl Attacher {
                 .try_into()
                 .map_err(|_: LinkError| not_a_link(want))?
         } else {
-            let program = classifier(&mut self.ebpf, want.hook)?;
+            let program = self.classifier(want)?;
             let order = TcAttachOptions::TcxOrder(LinkOrder::first());
-            let id = program
-                .attach_with_options(&want.interface, want.hook.direction(), order)
+            // An interface is looked up in the namespace of whoever asks.
+            let id = want
+                .inside(|| program.attach_with_options(&want.interface, want.hook.direction(), order))?
                 .map_err(fail)?;
             program
                 .take_link(id)
@@ -222,21 +251,51 @@ impl Attacher {
         Ok(())
     }
 
-    fn pinned(&self) -> Vec<(Hook, u32)> {
+    /// The program for a tc hook: of the pair of its namespace, where it knows its namespace.
+    fn classifier(&mut self, want: &Wanted) -> Result<&mut SchedClassifier, AttachError> {
+        let cookie = want.namespace.cookie();
+        if cookie == NAMESPACE_NODE {
+            return program(&mut self.ebpf, want.hook);
+        }
+        let pair = match self.pairs.entry(cookie) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(free) => {
+                free.insert(
+                    load::pair(OBJECT, &self.directory, cookie).map_err(|source| AttachError::Pair {
+                        namespace: want.namespace.name(),
+                        source,
+                    })?,
+                )
+            }
+        };
+        program(pair, want.hook)
+    }
+
+    fn pinned(&self) -> Vec<(Hook, InterfaceKey)> {
         pinned_links(&self.directory)
             .into_iter()
-            .filter_map(|(hook, ifindex)| Some((Hook::from_pin(&hook)?, ifindex)))
+            .filter_map(|(hook, interface)| Some((Hook::from_pin(&hook)?, interface)))
             .collect()
     }
 
-    fn unpin(&mut self, hook: Hook, ifindex: u32) -> io::Result<()> {
-        self.ours.remove(&(hook, ifindex));
-        remove_link(&layout::link(&self.directory, hook.pin(), ifindex))
+    fn unpin(&mut self, hook: Hook, interface: InterfaceKey) -> io::Result<()> {
+        self.ours.remove(&(hook, interface));
+        remove_link(&layout::link(&self.directory, hook.pin(), interface))
     }
 }
 
-/// Hooks and interface indexes of the links pinned below `directory`.
-pub fn pinned_links(directory: &Path) -> Vec<(String, u32)> {
+impl Wanted {
+    /// Runs `work` in the namespace of the interface.
+    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, AttachError> {
+        self.namespace.run(work).map_err(|source| AttachError::Namespace {
+            namespace: self.namespace.name(),
+            source,
+        })
+    }
+}
+
+/// Hooks and interfaces of the links pinned below `directory`.
+pub fn pinned_links(directory: &Path) -> Vec<(String, InterfaceKey)> {
     let Ok(entries) = fs::read_dir(layout::links(directory)) else {
         return Vec::new();
     };
@@ -244,7 +303,7 @@ pub fn pinned_links(directory: &Path) -> Vec<(String, u32)> {
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            layout::parse_link(&name).map(|(hook, ifindex)| (hook.to_owned(), ifindex))
+            layout::parse_link(&name).map(|(hook, interface)| (hook.to_owned(), interface))
         })
         .collect()
 }
@@ -298,10 +357,6 @@ fn not_a_link(want: &Wanted) -> AttachError {
         hook: want.hook,
         interface: want.interface.clone(),
     }
-}
-
-fn classifier(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, AttachError> {
-    program(ebpf, hook)
 }
 
 fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, AttachError> {

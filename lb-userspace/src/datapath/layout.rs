@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use aya_obj::generated::bpf_map_info;
-use lb_common::abi::{self, SCHEMA_VERSION, Table};
+use lb_common::abi::{self, InterfaceKey, NAMESPACE_NODE, SCHEMA_VERSION, Table};
 
 /// Directory of this version's pins.
 pub fn versioned(bpffs: &Path) -> PathBuf {
@@ -20,20 +20,34 @@ pub fn links(directory: &Path) -> PathBuf {
     directory.join("links")
 }
 
-/// Pin of one link: `<hook>-<ifindex>` (names with a dot are reserved by the kernel).
-pub fn link(directory: &Path, hook: &str, ifindex: u32) -> PathBuf {
-    links(directory).join(format!("{hook}-{ifindex}"))
+/// Pin of one link: `<hook>-<ifindex>`, in another network namespace `<hook>-<its cookie, hexadecimal>-<ifindex>` (names
+/// with a dot are reserved by the kernel).
+pub fn link(directory: &Path, hook: &str, interface: InterfaceKey) -> PathBuf {
+    let InterfaceKey { namespace, ifindex, .. } = interface;
+    links(directory).join(match namespace {
+        NAMESPACE_NODE => format!("{hook}-{ifindex}"),
+        _ => format!("{hook}-{namespace:x}-{ifindex}"),
+    })
 }
 
-/// Hook and interface index from the name of a link's pin.
-pub fn parse_link(name: &str) -> Option<(&str, u32)> {
-    let (hook, ifindex) = name.rsplit_once('-')?;
-    Some((hook, ifindex.parse().ok()?))
+/// Hook and interface from the name of a link's pin.
+pub fn parse_link(name: &str) -> Option<(&str, InterfaceKey)> {
+    let mut parts = name.split('-');
+    let hook = parts.next()?;
+    let last = parts.next_back()?;
+    let namespace = match parts.next() {
+        Some(cookie) => u64::from_str_radix(cookie, 16).ok()?,
+        None => NAMESPACE_NODE,
+    };
+    if parts.next().is_some() {
+        return None;
+    }
+    Some((hook, InterfaceKey::new(namespace, last.parse().ok()?)))
 }
 
 /// Maps that are pinned: all that user space reads. Scratch space of the programs is not.
 pub fn is_pinned(map: &str) -> bool {
-    abi::TABLE_NAMES.contains(&map) || map == abi::COUNTERS || map == abi::SERVICE_COUNTERS
+    abi::TABLE_NAMES.contains(&map) || [abi::COUNTERS, abi::SERVICE_COUNTERS, abi::JUMPS].contains(&map)
 }
 
 /// Maps whose capacity is configured.
@@ -106,9 +120,17 @@ mod tests {
 
     #[test]
     fn link_names_round_trip() {
-        let path = link(Path::new("/b/v1"), "tc_node", 7);
+        let path = link(Path::new("/b/v1"), "tc_node", InterfaceKey::node(7));
         assert_eq!(path, Path::new("/b/v1/links/tc_node-7"));
-        assert_eq!(parse_link("tc_node-7"), Some(("tc_node", 7)));
+        assert_eq!(parse_link("tc_node-7"), Some(("tc_node", InterfaceKey::node(7))));
+        let elsewhere = InterfaceKey::new(0x1_0000_00ab, 7);
+        let path = link(Path::new("/b/v1"), "from_workload", elsewhere);
+        assert_eq!(path, Path::new("/b/v1/links/from_workload-1000000ab-7"));
+        assert_eq!(
+            parse_link("from_workload-1000000ab-7"),
+            Some(("from_workload", elsewhere))
+        );
+        assert_eq!(parse_link("from_workload-1-2-7"), None);
         assert_eq!(parse_link("tc_node"), None);
         assert_eq!(parse_link("tc_node-x"), None);
     }

@@ -5,20 +5,23 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use aya::maps::ProgramArray;
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
-use lb_common::abi::program;
+use lb_common::abi::{self, program};
 
 use super::bpffs::{self, BpffsError};
 use super::layout::{self, Shape};
 use super::sys;
 
 /// Every program of the object.
-pub const PROGRAMS: [&str; 4] = [
+pub const PROGRAMS: [&str; 6] = [
     program::XDP_NODE,
     program::TC_NODE,
     program::FROM_WORKLOAD,
     program::TO_WORKLOAD,
+    program::ENTER_FROM,
+    program::ENTER_TO,
 ];
 /// Lines of the verifier's log that an error shows.
 const LOG_LINES: usize = 40;
@@ -167,6 +170,7 @@ pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError
         load_program(name, program)?;
         pin_program(&directory, name, program)?;
     }
+    link_jumps(&mut ebpf)?;
     Ok(Loaded {
         ebpf,
         directory,
@@ -174,6 +178,52 @@ pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError
         adopted,
         flows: capacity,
     })
+}
+
+/// Lets what is attached, in whatever namespace and by whatever agent, go on in this agent's programs.
+fn link_jumps(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+    let Some(map) = ebpf.take_map(abi::JUMPS) else {
+        return Ok(());
+    };
+    let fail = |program, source| LoadError::Other { program, source };
+    let mut jumps = ProgramArray::try_from(map).map_err(|e| fail(program::ENTER_FROM, e.into()))?;
+    for (index, name) in [
+        (abi::JUMP_FROM_WORKLOAD, program::FROM_WORKLOAD),
+        (abi::JUMP_TO_WORKLOAD, program::TO_WORKLOAD),
+    ] {
+        let program = ebpf.program(name).ok_or(fail(name, ProgramError::NotLoaded))?;
+        let fd = program.fd().map_err(|e| fail(name, e))?;
+        jumps.set(index, fd, 0).map_err(|e| fail(name, e.into()))?;
+    }
+    Ok(())
+}
+
+/// The pair of programs that is attached to workload interfaces of another network namespace, over the pinned maps.
+///
+/// # Errors
+/// See [`LoadError`].
+pub(super) fn pair(object: &[u8], directory: &Path, namespace: u64) -> Result<Ebpf, LoadError> {
+    let maps = aya_obj::Object::parse(object).map_err(EbpfError::from)?.maps;
+    let mut loader = EbpfLoader::new();
+    loader.override_global(abi::NAMESPACE, &namespace, true);
+    for name in maps.keys() {
+        if layout::is_pinned(name) {
+            loader.map_pin_path(name, directory.join(name));
+        }
+    }
+    let mut ebpf = loader.load(object)?;
+    for name in [program::ENTER_FROM, program::ENTER_TO] {
+        let program = ebpf.program_mut(name).ok_or(LoadError::Other {
+            program: name,
+            source: ProgramError::UnexpectedProgramType,
+        })?;
+        load_program(name, program)?;
+    }
+    // The kernel holds what the programs use; descriptors of every map for every namespace would add up.
+    for name in maps.keys() {
+        drop(ebpf.take_map(name));
+    }
+    Ok(ebpf)
 }
 
 fn pinned_state(pin: &Path) -> Result<Option<Shape>, LoadError> {

@@ -45,6 +45,8 @@ fn network(name: &str, id: u32, subnets: &[&str]) -> Network {
         id,
         subnets: subnets.iter().map(|s| s.parse().unwrap()).collect(),
         encrypted: false,
+        overlay: false,
+        ingress: false,
     }
 }
 

@@ -16,9 +16,20 @@ use serde::Serialize;
 
 use super::snapshot::{BackendState, Protocol};
 
-/// Where this node's own backends are attached: (network id, address) to (interface index on the host's side,
-/// MAC address). What is missing is not known yet; such a backend is reached through the node's routes.
-pub type Interfaces = BTreeMap<(u32, Address), (u32, [u8; 6])>;
+/// Where this node's own backends are attached, by network id and address. What is missing is not known yet; in an overlay
+/// such a backend gets no new flow, elsewhere it is reached through the node's routes.
+pub type Interfaces = BTreeMap<(u32, Address), Reach>;
+
+/// How packets get to a backend of this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Index of its interface on the node's side, in the node's own namespace; 0: there is none.
+    pub ifindex: u32,
+    /// Its MAC address there.
+    pub mac: [u8; 6],
+    /// Its address there, if it is another one: on the gateway bridge.
+    pub delivery: Option<Address>,
+}
 
 /// What the tables of one node should hold.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -69,8 +80,12 @@ pub struct Backend {
     pub state: BackendState,
     /// Host side of its workload interface if local and known, else 0.
     pub ifindex: u32,
-    /// Its MAC address if local and known, else zero.
+    /// Its MAC address if known, else zero.
     pub mac: [u8; 6],
+    /// Its address for packets of published flows on its own node.
+    pub delivery: Address,
+    /// Network of that address.
+    pub delivery_network: u32,
 }
 
 /// One balanced set of backends; all its frontends share one round-robin cursor.

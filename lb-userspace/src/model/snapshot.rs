@@ -42,6 +42,12 @@ pub struct Network {
     pub subnets: Vec<IpNet>,
     /// Never carried in clear text through our tunnel.
     pub encrypted: bool,
+    /// Carried by Docker's overlay driver, from which workloads have their interfaces and their MAC addresses.
+    #[serde(default)]
+    pub overlay: bool,
+    /// Swarm's routing mesh: published ports lead there, and it has no names.
+    #[serde(default)]
+    pub ingress: bool,
 }
 
 /// How a service's name is answered.

@@ -1,5 +1,6 @@
 //! Links, addresses, routes and neighbours of this network namespace, through rtnetlink.
 
+pub mod netns;
 mod resolve;
 mod watch;
 
@@ -56,6 +57,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// Its other end lies in another network namespace.
     pub peer_elsewhere: bool,
+    /// Interface index of its other end, of a veth.
+    pub peer: Option<u32>,
 }
 
 impl Link {
@@ -265,6 +268,7 @@ fn link(message: LinkMessage) -> Link {
         loopback: message.header.flags.contains(LinkFlags::Loopback),
         master: None,
         peer_elsewhere: false,
+        peer: None,
     };
     for attribute in message.attributes {
         match attribute {
@@ -273,6 +277,7 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(master) => link.master = Some(master),
             LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
+            LinkAttribute::Link(ifindex) => link.peer = Some(ifindex),
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos
                     .into_iter()

@@ -227,7 +227,9 @@ fn add_or_change(there: bool) -> Action {
 fn backend_value(key: &EndpointKey, backend: &desired::Backend, node: u32, generation: u32) -> abi::Backend {
     abi::Backend {
         address: key.address,
+        delivery: backend.delivery,
         network: key.network,
+        delivery_network: backend.delivery_network,
         node,
         generation,
         ifindex: backend.ifindex,

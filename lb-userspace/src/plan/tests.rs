@@ -30,6 +30,8 @@ fn snapshot(hosts: &[u8]) -> Snapshot {
             id: 5,
             subnets: Vec::new(),
             encrypted: false,
+            overlay: false,
+            ingress: false,
         }],
         services: vec![Service {
             name: "web".into(),

@@ -32,6 +32,8 @@ pub(crate) fn snapshot() -> Snapshot {
         id,
         subnets: vec![subnet.parse().unwrap()],
         encrypted: false,
+        overlay: false,
+        ingress: false,
     };
     let task = |name: &str, node: &str, address: &str, state| Backend {
         name: name.into(),

@@ -56,11 +56,12 @@ records! {
     Frontend { service flags }
     Service { identity generation count tcp_timeout udp_timeout flags algorithm }
     SlotKey { service generation index }
-    Backend { address port protocol network node generation ifindex state mac flags }
+    Backend { address delivery port protocol network delivery_network node generation ifindex state mac flags }
     Node { tunnel_v4 tunnel_v6 flags }
     NodeAddress { node flags }
     VipKey { network address }
     Vip { frontends }
+    InterfaceKey { namespace ifindex }
     Interface { network flags mac }
     FlowKey4 { source source_port destination destination_port network_protocol }
     FlowKey6 { source source_port destination destination_port network_protocol }

@@ -2,6 +2,7 @@
 
 use crate::config::XdpMode;
 use crate::net::Link;
+use crate::net::netns::Namespace;
 
 use super::{Hook, Wanted};
 
@@ -17,6 +18,8 @@ pub struct NodeInterface {
 /// The host side of a workload interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkloadInterface {
+    /// Network namespace of the interface.
+    pub namespace: Namespace,
     /// The interface.
     pub link: Link,
     /// Name of the workloads' network.
@@ -82,8 +85,9 @@ impl Interfaces {
     /// Every program that should be attached, node interfaces first.
     pub fn wanted(&self) -> Vec<Wanted> {
         let mut wanted = Vec::new();
-        let mut want = |link: &Link, hook, why: &str, optional| {
+        let mut want = |namespace: &Namespace, link: &Link, hook, why: &str, optional| {
             wanted.push(Wanted {
+                namespace: namespace.clone(),
                 ifindex: link.ifindex,
                 interface: link.name.clone(),
                 hook,
@@ -98,16 +102,16 @@ impl Interfaces {
             } else {
                 &node.xdp.why
             };
-            want(&node.link, Hook::TcNode, why, false);
+            want(&Namespace::NODE, &node.link, Hook::TcNode, why, false);
             if let Some(hook) = node.xdp.hook {
-                want(&node.link, hook, &node.xdp.why, node.xdp.optional);
+                want(&Namespace::NODE, &node.link, hook, &node.xdp.why, node.xdp.optional);
             }
         }
         for workload in &self.workloads {
             let why = format!("workloads of network {}", workload.network);
             // Back before forth: a reply must never meet an interface that cannot translate it.
-            want(&workload.link, Hook::ToWorkload, &why, false);
-            want(&workload.link, Hook::FromWorkload, &why, false);
+            want(&workload.namespace, &workload.link, Hook::ToWorkload, &why, false);
+            want(&workload.namespace, &workload.link, Hook::FromWorkload, &why, false);
         }
         wanted
     }
@@ -128,6 +132,7 @@ mod tests {
             loopback: false,
             master: None,
             peer_elsewhere: false,
+            peer: None,
         }
     }
 
@@ -155,6 +160,7 @@ mod tests {
                 xdp: choose_xdp(XdpMode::Auto, &link(None)),
             }],
             workloads: vec![WorkloadInterface {
+                namespace: Namespace::NODE,
                 link: link(Some("veth")),
                 network: "app".into(),
             }],

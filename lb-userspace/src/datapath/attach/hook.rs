@@ -3,8 +3,10 @@
 use std::fmt;
 
 use aya::programs::TcAttachType;
-use lb_common::abi::program;
+use lb_common::abi::{InterfaceKey, program};
 use serde::Serialize;
+
+use crate::net::netns::Namespace;
 
 /// Where a program sits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -31,21 +33,24 @@ impl Hook {
         Self::ToWorkload,
     ];
 
-    /// The program that sits there.
+    /// The program that is attached there.
     pub const fn program(self) -> &'static str {
         match self {
             Self::XdpNative | Self::XdpGeneric => program::XDP_NODE,
             Self::TcNode => program::TC_NODE,
-            Self::FromWorkload => program::FROM_WORKLOAD,
-            Self::ToWorkload => program::TO_WORKLOAD,
+            Self::FromWorkload => program::ENTER_FROM,
+            Self::ToWorkload => program::ENTER_TO,
         }
     }
 
     /// First part of the pin's name. The mode of XDP is part of it, because a link keeps its mode for life.
     pub const fn pin(self) -> &'static str {
         match self {
+            Self::XdpNative => program::XDP_NODE,
             Self::XdpGeneric => "xdp_node_generic",
-            _ => self.program(),
+            Self::TcNode => program::TC_NODE,
+            Self::FromWorkload => program::FROM_WORKLOAD,
+            Self::ToWorkload => program::TO_WORKLOAD,
         }
     }
 
@@ -74,6 +79,8 @@ impl fmt::Display for Hook {
 /// A program that should be attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
+    /// Network namespace of the interface.
+    pub namespace: Namespace,
     /// Interface index.
     pub ifindex: u32,
     /// Interface name.
@@ -119,6 +126,8 @@ impl fmt::Display for Mode {
 pub struct Attachment {
     /// Interface name.
     pub interface: String,
+    /// Name of its network namespace; empty for the agent's own.
+    pub namespace: String,
     /// Interface index.
     pub ifindex: u32,
     /// Where.
@@ -132,6 +141,11 @@ pub struct Attachment {
 }
 
 impl Wanted {
+    /// Hook and interface: what is wanted once.
+    pub(super) fn key(&self) -> (Hook, InterfaceKey) {
+        (self.hook, InterfaceKey::new(self.namespace.cookie(), self.ifindex))
+    }
+
     /// What became of it. A refusal is no fault where another hook does the same work.
     pub(super) fn outcome(&self, result: Result<Mode, String>) -> Attachment {
         let (mode, why, error) = match result {
@@ -149,6 +163,7 @@ impl Wanted {
         };
         Attachment {
             interface: self.interface.clone(),
+            namespace: self.namespace.name(),
             ifindex: self.ifindex,
             hook: self.hook,
             mode,
@@ -173,6 +188,7 @@ mod tests {
     #[test]
     fn an_optional_refusal_is_a_reason_and_no_fault() {
         let want = Wanted {
+            namespace: Namespace::NODE,
             ifindex: 3,
             interface: "eth0".into(),
             hook: Hook::XdpNative,

@@ -10,7 +10,7 @@ use lb_common::abi::{EndpointKey, NETWORK_NODE, TICK_SHIFT, VipKey};
 use lb_common::address::Address;
 
 use super::{Backend, Desired, Family, Interfaces, Node, Refusal, Service, ServiceKey, UnknownNode};
-use crate::model::snapshot::{self, BackendState, EndpointMode, Network, Port, Snapshot};
+use crate::model::snapshot::{self, BackendState, EndpointMode, Network, Port, Protocol, Snapshot};
 
 impl Desired {
     /// What the tables of `node` should hold for `snapshot`.
@@ -117,7 +117,7 @@ impl Compiler<'_> {
                     })
                     .or_insert(0);
             }
-            for port in &service.ports {
+            for port in service.ports.iter().chain(every_port(service)) {
                 for family in Family::ALL {
                     self.listener(&Listener {
                         network,
@@ -267,11 +267,14 @@ impl Compiler<'_> {
                 protocol: listener.port.protocol.number(),
                 family: listener.family.number(),
             };
+            let attached = self.backend(key, backend, node, listener.network);
+            if !attached && backend.state == BackendState::Ready {
+                continue;
+            }
             let member = members.entry(key).or_insert((backend.state, backend.weight.max(1)));
             if backend.state == BackendState::Ready {
                 member.0 = BackendState::Ready;
             }
-            self.backend(key, backend, node, listener.network.encrypted);
         }
         let ready = members.values().any(|(state, _)| *state == BackendState::Ready);
         let takes = |state: BackendState| !ready || state == BackendState::Ready;
@@ -282,11 +285,20 @@ impl Compiler<'_> {
             .collect()
     }
 
-    fn backend(&mut self, key: EndpointKey, backend: &snapshot::Backend, node: Arc<str>, encrypted: bool) {
+    /// Adds a backend; returns whether packets can get to it.
+    fn backend(&mut self, key: EndpointKey, backend: &snapshot::Backend, node: Arc<str>, network: &Network) -> bool {
         let local = *node == *self.desired.node;
-        let interface = self.interfaces.get(&(key.network, key.address)).filter(|_| local);
-        let (ifindex, mac) = interface.copied().unwrap_or_default();
-        if local && !encrypted {
+        let found = self.interfaces.get(&(key.network, key.address)).filter(|_| local);
+        let mut reach = found.copied().unwrap_or_default();
+        if reach.mac == [0; 6] && network.overlay && key.address.is_v4() {
+            reach.mac = overlay_mac(key.address);
+        }
+        let (delivery, delivery_network) = match reach.delivery {
+            Some(address) => (address, NETWORK_NODE),
+            None => (key.address, key.network),
+        };
+        let attached = found.is_some() || !local || !network.overlay;
+        if local && attached && !network.encrypted {
             self.desired.local_backends.insert(key);
         }
         let name = backend.name.clone();
@@ -295,12 +307,15 @@ impl Compiler<'_> {
             node,
             local,
             state: backend.state,
-            ifindex,
-            mac,
+            ifindex: reach.ifindex,
+            mac: reach.mac,
+            delivery,
+            delivery_network,
         });
         if backend.state == BackendState::Ready {
             there.state = BackendState::Ready;
         }
+        attached
     }
 }
 
@@ -322,6 +337,26 @@ impl Listener<'_> {
         let mut addresses = self.service.backends.iter().flat_map(|b| &b.addresses).peekable();
         addresses.peek().is_none() || addresses.any(|a| Family::of(*a) == self.family)
     }
+}
+
+/// The ports that stand for all the others.
+fn every_port(service: &snapshot::Service) -> &'static [Port] {
+    const fn all(protocol: Protocol) -> Port {
+        Port {
+            protocol,
+            port: 0,
+            target: 0,
+            published: None,
+        }
+    }
+    const EVERY: [Port; 2] = [all(Protocol::Tcp), all(Protocol::Udp)];
+    if service.any_port { &EVERY } else { &[] }
+}
+
+/// The MAC address that Docker's overlay driver gives to an IPv4 address (`netutils.GenerateMACFromIP` of libnetwork).
+fn overlay_mac(address: Address) -> [u8; 6] {
+    let [a, b, c, d] = address.v4_bytes();
+    [0x02, 0x42, a, b, c, d]
 }
 
 fn of_family(addresses: &[IpAddr], family: Family) -> Option<Address> {

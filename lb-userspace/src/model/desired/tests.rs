@@ -34,6 +34,8 @@ fn cluster() -> Snapshot {
             id: 5,
             subnets: Vec::new(),
             encrypted: false,
+            overlay: false,
+            ingress: false,
         }],
         services: vec![snapshot::Service {
             name: "web".into(),
@@ -236,7 +238,12 @@ fn a_taken_port_is_refused() {
 
 #[test]
 fn nodes_addresses_and_interfaces() {
-    let interfaces = [((5, Address::v4([10, 0, 1, 21])), (9, [2, 0, 0, 0, 0, 1]))].into();
+    let reach = Reach {
+        ifindex: 9,
+        mac: [2, 0, 0, 0, 0, 1],
+        delivery: None,
+    };
+    let interfaces = [((5, Address::v4([10, 0, 1, 21])), reach)].into();
     let desired = Desired::compile(&cluster(), "n1", &interfaces).unwrap();
     let node = &desired.nodes["n1"];
     assert!(node.local && !desired.nodes["n2"].local);

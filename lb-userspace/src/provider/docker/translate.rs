@@ -201,6 +201,8 @@ fn overlays<'a>(networks: &'a [api::Network], refused: &mut Refused) -> Vec<Over
                 id: number,
                 subnets: subnets(network),
                 encrypted,
+                overlay: true,
+                ingress: network.ingress,
             },
         });
     }

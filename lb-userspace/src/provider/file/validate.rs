@@ -143,6 +143,8 @@ pub(super) fn validate(document: &Document<'_>, tunnel_port: u16) -> Result<Snap
                 id,
                 subnets: network.subnets,
                 encrypted: network.encrypted,
+                overlay: false,
+                ingress: false,
             })
             .collect(),
     })

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use lb_common::abi::{INTERFACE_WORKLOAD, Interfaces, SettingsTable};
+use lb_common::abi::{INTERFACE_WORKLOAD, InterfaceKey, Interfaces, SettingsTable};
 use lb_userspace::admin::api::{Code, InterfaceStatus, List, MapStatus, Status};
 use lb_userspace::admin::report;
 use lb_userspace::net::{Link, Netlink};
@@ -100,7 +100,7 @@ impl Facts {
         let roles = view.entries::<Interfaces>().unwrap_or_default();
         for interface in &mut self.interfaces {
             let workload = roles
-                .get(&interface.ifindex)
+                .get(&InterfaceKey::node(interface.ifindex))
                 .is_some_and(|r| r.flags & INTERFACE_WORKLOAD != 0);
             interface.role = if workload { "workload" } else { "node" }.into();
         }
