@@ -49,6 +49,8 @@ pub(super) struct InForce {
     /// Unknown for what came from the disk.
     read: Option<Instant>,
     source: Source,
+    /// As its manager sent it.
+    offered: Option<Arc<Snapshot>>,
 }
 
 impl Manager {
@@ -72,6 +74,7 @@ impl Choice {
                 index,
                 read: None,
                 source: Source::Disk,
+                offered: None,
             }),
             waiting: None,
         }
@@ -207,8 +210,13 @@ impl Choice {
         };
         self.current = Some(address);
         self.epoch = Some(offer.head.epoch);
-        let known = self.in_force.as_ref().map(|in_force| in_force.snapshot.clone());
-        let changed = known.as_ref().is_none_or(|known| !same(known, &offer.snapshot));
+        let (known, offered) = match &self.in_force {
+            Some(in_force) => (Some(in_force.snapshot.clone()), in_force.offered.clone()),
+            None => (None, None),
+        };
+        // Most events bring no other snapshot: nothing to compare then.
+        let untouched = offered.is_some_and(|offered| Arc::ptr_eq(&offered, &offer.snapshot));
+        let changed = !untouched && known.as_ref().is_none_or(|known| !same(known, &offer.snapshot));
         let snapshot = match known {
             Some(known) if !changed => known,
             known => Arc::new(Snapshot {
@@ -221,6 +229,7 @@ impl Choice {
             index: offer.head.index,
             read: Some(offer.read),
             source,
+            offered: Some(offer.snapshot),
         });
         changed
     }

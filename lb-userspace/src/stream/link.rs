@@ -51,14 +51,17 @@ pub(super) async fn run(common: Arc<Common>, address: SocketAddr, stop: Cancella
     let mut pause = common.timing.backoff[0];
     let mut said = String::new();
     loop {
-        let mut established = false;
+        let (mut established, start) = (false, Instant::now());
         let attempt = common.connection(address, &mut established);
         let Some(error) = stop.run_until_cancelled(attempt).await else {
             return;
         };
         if established {
-            pause = common.timing.backoff[0];
             said.clear();
+        }
+        // One that breaks at once is no success.
+        if established && start.elapsed() > common.timing.backoff[1] {
+            pause = common.timing.backoff[0];
         }
         // The same failure at every attempt is said once.
         if error != said {

@@ -96,3 +96,7 @@ fn same(a: &Snapshot, b: &Snapshot) -> bool {
     } = a;
     *nodes == b.nodes && *networks == b.networks && *services == b.services
 }
+
+#[cfg(test)]
+#[path = "tests/wire.rs"]
+mod tests;
