@@ -139,7 +139,7 @@ impl Source {
     }
 }
 
-fn of_secret(keys: secret::Keys, provider: Arc<CryptoProvider>) -> Result<Sides, IdentityError> {
+pub(super) fn of_secret(keys: secret::Keys, provider: Arc<CryptoProvider>) -> Result<Sides, IdentityError> {
     let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(keys.own));
     let key = provider.key_provider.load_private_key(private).map_err(tls)?;
     let public = CertificateDer::from(keys.accepted[0].clone());

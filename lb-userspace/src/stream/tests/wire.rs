@@ -93,6 +93,44 @@ async fn say(stream: &mut client::TlsStream<TcpStream>, kind: Kind, content: &[u
     frame::write(stream, kind, content).await.unwrap();
 }
 
+/// The public key is no secret: a manager shows it to whoever connects. It takes the private one to be believed.
+#[tokio::test]
+async fn the_right_public_key_with_another_private_one_is_refused_by_both_ends() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (identity, stop) = (identity(ours.path()), CancellationToken::new());
+    let _guard = stop.clone().drop_guard();
+    let right = secret::read(&ours.path().join("secret")).unwrap();
+    let path = theirs.path().join("secret");
+    std::fs::copy(ours.path().join("secret"), &path).unwrap();
+    std::fs::write(&path, "another secret, of 32 bytes or more").unwrap();
+    let impostor = secret::Keys {
+        own: secret::read(&path).unwrap().own,
+        accepted: right.accepted,
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let impostor = identity::of_secret(impostor, provider).unwrap();
+
+    let server = manager(&identity, &stop, 10);
+    let address = server.addresses()[0];
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::IpAddress(address.ip().into());
+    let mut stream = TlsConnector::from(impostor.client).connect(name, tcp).await.unwrap();
+    let error = frame::read(&mut stream, SNAPSHOT_MAX).await.unwrap_err().to_string();
+    assert!(error.contains("received fatal alert"), "{error}");
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = TlsAcceptor::from(impostor.server);
+    let serving = async { acceptor.accept(listener.accept().await.unwrap().0).await.err() };
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::IpAddress(address.ip().into());
+    let connector = TlsConnector::from(identity.sides().client);
+    let (refused, connected) = tokio::join!(serving, connector.connect(name, tcp));
+    assert!(refused.is_some());
+    let error = connected.err().unwrap().to_string();
+    assert!(error.contains("BadSignature"), "{error}");
+}
+
 #[tokio::test]
 async fn whoever_does_not_begin_with_a_greeting_gets_nothing() {
     let directory = tempfile::tempdir().unwrap();
