@@ -156,6 +156,7 @@ fn large(number: usize) -> View {
         } else {
             format!("{name}-{index}-of-many-nodes")
         },
+        id: None,
         addresses: vec![],
     });
     View {

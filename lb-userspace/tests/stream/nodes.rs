@@ -59,6 +59,7 @@ pub(crate) fn snapshot(name: &str) -> Arc<Snapshot> {
         generation: 500,
         nodes: vec![Node {
             name: name.into(),
+            id: None,
             addresses: vec!["10.0.0.1".parse().unwrap()],
         }],
         ..Snapshot::default()

@@ -15,6 +15,7 @@ fn content(name: &str) -> Arc<Snapshot> {
         generation: 1_000,
         nodes: vec![Node {
             name: name.into(),
+            id: None,
             addresses: vec![],
         }],
         ..Snapshot::default()

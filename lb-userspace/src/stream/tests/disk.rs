@@ -9,6 +9,7 @@ fn kept(generation: u64) -> Kept {
         generation,
         nodes: vec![crate::model::snapshot::Node {
             name: "node-1".into(),
+            id: None,
             addresses: vec!["10.0.0.1".parse().unwrap()],
         }],
         ..Snapshot::default()
