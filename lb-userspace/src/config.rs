@@ -14,8 +14,8 @@ pub(crate) mod settings;
 pub use load::{ConfigError, Loaded, Origin, load, load_from};
 pub use print::{default_file, effective};
 pub use sections::{
-    Admin, Datapath, Dns, Log, LogFormat, Metrics, Node, OnExit, Paths, Provider, ProviderKind, Timeouts, Workload,
-    XdpMode,
+    Admin, Datapath, Dns, Log, LogFormat, Metrics, Node, OnExit, Paths, Provider, ProviderKind, Stream, Timeouts,
+    Workload, XdpMode,
 };
 pub use settings::{FileMode, InterfaceGlob};
 
@@ -36,6 +36,8 @@ pub struct Config {
     pub datapath: Datapath,
     /// Interfaces that lead to workloads.
     pub workload: Vec<Workload>,
+    /// Cluster state between agents.
+    pub stream: Stream,
     /// DNS.
     pub dns: Dns,
     /// Prometheus metrics and health.

@@ -11,6 +11,7 @@
 //! | [`datapath`] | plan, lb-common, aya, nix | providers, dns, admin |
 //! | [`net`] | rtnetlink, nix | aya, model |
 //! | [`dns`] | model, hickory | datapath, plan, provider |
+//! | [`stream`] | model, config, net, rustls | aya, plan, datapath, dns, provider |
 //! | [`telemetry`], [`admin`] | read handles | mutating handles |
 //! | [`agent`] | everything | logic |
 
@@ -24,4 +25,5 @@ pub mod model;
 pub mod net;
 pub mod plan;
 pub mod provider;
+pub mod stream;
 pub mod telemetry;

@@ -151,3 +151,25 @@ fn a_reader_that_goes_away_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
+
+#[test]
+fn check_reads_the_secret_of_the_stream() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let secret = write(directory.path(), "secret", &"0123456789abcdef".repeat(4));
+    let config = write(
+        directory.path(),
+        "agent.toml",
+        &format!("[stream]\nsecret_file = \"{secret}\"\n"),
+    );
+    let allow = |mode| std::fs::set_permissions(&secret, PermissionsExt::from_mode(mode)).unwrap();
+    allow(0o644);
+    let error = fails(&mut agent(&["config", "check", "--config", &config]), 1);
+    assert!(
+        error.contains("stream.secret_file: ") && error.contains("can be read by others (mode 0644)"),
+        "{error}"
+    );
+    allow(0o600);
+    let report = succeeds(&mut agent(&["config", "check", "--config", &config]));
+    assert_eq!(report, format!("{config}: ok\n"));
+}

@@ -41,7 +41,12 @@ pub fn uninstall(config: &Config) -> Result<()> {
             gone(&mut errors, fs::remove_dir(&config.paths.bpffs), &config.paths.bpffs);
         }
     }
-    for file in [run.join(MOUNTED), config.admin.socket.clone(), run.join("agent.lock")] {
+    for file in [
+        run.join(MOUNTED),
+        config.admin.socket.clone(),
+        config.stream.state_file.clone(),
+        run.join("agent.lock"),
+    ] {
         gone(&mut errors, fs::remove_file(&file), &file);
     }
     drop(lock);

@@ -20,6 +20,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     names(config, &mut problems);
     paths(config, &mut problems);
     datapath(config, &mut problems);
+    stream(config, &mut problems);
     dns(config, &mut problems);
     if let Err(error) = tracing_subscriber::EnvFilter::try_new(&config.log.level) {
         problems.add(
@@ -63,15 +64,22 @@ fn names(config: &Config, problems: &mut Problems) {
 }
 
 fn paths(config: &Config, problems: &mut Problems) {
-    let named: [(&str, &Path); 4] = [
+    let stream = &config.stream;
+    let named: [(&str, &Path); 9] = [
         ("paths.bpffs", &config.paths.bpffs),
         ("paths.run", &config.paths.run),
         ("provider.path", &config.provider.path),
         ("admin.socket", &config.admin.socket),
+        ("stream.secret_file", &stream.secret_file),
+        ("stream.certificate", &stream.certificate),
+        ("stream.key", &stream.key),
+        ("stream.ca", &stream.ca),
+        ("stream.state_file", &stream.state_file),
     ];
     for (field, path) in named {
-        let follows = field == "admin.socket" && path.starts_with(&config.paths.run);
-        if !follows && !path.is_absolute() {
+        let follows = matches!(field, "admin.socket" | "stream.state_file") && path.starts_with(&config.paths.run);
+        let unset = field.starts_with("stream.") && path.as_os_str().is_empty();
+        if !follows && !unset && !path.is_absolute() {
             let message = format!("`{}` is not an absolute path", path.display());
             problems.add(field, message, "start the path with `/`");
         }
@@ -117,6 +125,49 @@ fn datapath(config: &Config, problems: &mut Problems) {
             let message = format!("{} is out of range", humantime::format_duration(value));
             problems.add(format!("datapath.timeouts.{name}"), message, "choose 1s to 24days");
         }
+    }
+}
+
+fn stream(config: &Config, problems: &mut Problems) {
+    let stream = &config.stream;
+    let set = |path: &Path| !path.as_os_str().is_empty();
+    let parts = [
+        ("stream.certificate", set(&stream.certificate)),
+        ("stream.key", set(&stream.key)),
+        ("stream.ca", set(&stream.ca)),
+    ];
+    if set(&stream.secret_file) {
+        for (field, _) in parts.iter().filter(|(_, set)| *set) {
+            problems.add(
+                *field,
+                "there is a shared secret already",
+                "remove stream.secret_file to use certificates, or this",
+            );
+        }
+    } else if parts.iter().any(|(_, set)| *set) {
+        for (field, _) in parts.iter().filter(|(_, set)| !*set) {
+            problems.add(
+                *field,
+                "not set, and certificates need it",
+                "set stream.certificate, stream.key and stream.ca together",
+            );
+        }
+    }
+    for (index, listen) in stream.listen.iter().enumerate() {
+        if listen.port() == 0 {
+            problems.add(
+                format!("stream.listen[{index}]"),
+                "0 is not a port that other nodes can find",
+                "choose a TCP port from 1 to 65535",
+            );
+        }
+    }
+    if !(1..=65_536).contains(&stream.connections) {
+        problems.add(
+            "stream.connections",
+            format!("{} is out of range", stream.connections),
+            "choose 1 to 65536",
+        );
     }
 }
 

@@ -180,6 +180,9 @@ fn complete(config: &mut Config) {
     if config.admin.socket.as_os_str().is_empty() {
         config.admin.socket = config.paths.run.join("admin.sock");
     }
+    if config.stream.state_file.as_os_str().is_empty() {
+        config.stream.state_file = config.paths.run.join("snapshot");
+    }
 }
 
 /// `LB_DATAPATH__TUNNEL_PORT` sets `datapath.tunnel_port`. Variables without `__` are somebody else's.

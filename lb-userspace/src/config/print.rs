@@ -3,7 +3,7 @@
 use toml::{Table, Value};
 
 use super::settings::FieldDoc;
-use super::{Admin, Config, Datapath, Dns, Loaded, Log, Metrics, Node, Origin, Paths, Provider, Timeouts};
+use super::{Admin, Config, Datapath, Dns, Loaded, Log, Metrics, Node, Origin, Paths, Provider, Stream, Timeouts};
 
 struct Section {
     path: &'static str,
@@ -37,6 +37,11 @@ const SECTIONS: &[Section] = &[
         path: "datapath.timeouts",
         doc: Timeouts::DOC,
         fields: Timeouts::FIELDS,
+    },
+    Section {
+        path: "stream",
+        doc: Stream::DOC,
+        fields: Stream::FIELDS,
     },
     Section {
         path: "dns",

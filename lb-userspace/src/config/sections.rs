@@ -143,6 +143,48 @@ pub struct Workload {
 }
 
 settings! {
+    /// The stream of cluster state from agents on managers to all others, TCP with TLS 1.3 on both ends. Off unless
+    /// a secret or certificates are set. Needed where only some nodes can read the cluster state.
+    Stream {
+        /// Addresses with port on which an agent on a manager listens; the others find it at the port of
+        /// the first. Empty: it does not listen.
+        #[serde(deserialize_with = "settings::listen")]
+        listen: Vec<SocketAddr> = vec![SocketAddr::from(([0, 0, 0, 0], 4790))];
+        /// File with a secret that all nodes share, at least 32 bytes, as `openssl rand -hex 32` makes it,
+        /// readable by nobody else. Whoever has it can act as any node. To change it, add the new one
+        /// as a second line everywhere, then make it the first, then remove the old one.
+        secret_file: PathBuf = PathBuf::new();
+        /// Instead of a secret: this node's certificate with its chain, PEM. Peers are believed for being
+        /// signed by stream.ca, whatever their names; managers' need the usage serverAuth, all need
+        /// clientAuth.
+        certificate: PathBuf = PathBuf::new();
+        /// The private key of the certificate, PEM.
+        key: PathBuf = PathBuf::new();
+        /// Certificates of the authority that signs the nodes' certificates, PEM.
+        ca: PathBuf = PathBuf::new();
+        /// Most connections that an agent on a manager serves: one from each other node.
+        connections: u32 = 1024;
+        /// File in which the last state is kept, so that a node can start while no manager answers.
+        /// Empty: snapshot in the run directory, which a reboot may clear.
+        state_file: PathBuf = PathBuf::new();
+    }
+}
+
+impl Stream {
+    /// Whether the configuration names a secret or certificates.
+    pub fn enabled(&self) -> bool {
+        [&self.secret_file, &self.certificate, &self.key, &self.ca]
+            .iter()
+            .any(|path| !path.as_os_str().is_empty())
+    }
+
+    /// The TCP port at which the agents of the cluster's managers are found.
+    pub fn port(&self) -> Option<u16> {
+        self.listen.first().map(SocketAddr::port)
+    }
+}
+
+settings! {
     /// Answers service names and forwards the rest.
     Dns {
         /// Whether the agent answers DNS.

@@ -176,6 +176,29 @@ fn checks_report_everything_at_once() {
 }
 
 #[test]
+fn the_stream_takes_a_secret_or_certificates() {
+    let secret = load_text("[stream]\nsecret_file = \"/etc/lb/secret\"\n", &[], &[]).unwrap();
+    let stream = &secret.config.stream;
+    assert!(stream.enabled());
+    assert_eq!((stream.port(), stream.connections), (Some(4790), 1024));
+    assert_eq!(stream.state_file.to_str(), Some("/run/lb/snapshot"));
+    let off = load_text("[paths]\nrun = \"/run/other\"\n", &[], &[])
+        .unwrap()
+        .config
+        .stream;
+    assert!(!off.enabled());
+    assert_eq!(off.state_file.to_str(), Some("/run/other/snapshot"));
+
+    let wrong = [
+        "[stream]\nsecret_file = \"secret\"\nca = \"/ca.crt\"\n",
+        "[stream]\ncertificate = \"/node.crt\"\nca = \"/ca.crt\"\n",
+        "[stream]\nlisten = [\"0.0.0.0:4790\", \"[::]:0\"]\nconnections = 0\n",
+    ];
+    let text: Vec<String> = wrong.iter().map(|text| error_of(text)).collect();
+    insta::assert_snapshot!(text.join("\n\n"));
+}
+
+#[test]
 fn faults_outside_the_file_name_their_source() {
     let one = load_text("", &[("LB_LOG__LEVLE", "debug")], &["dns.enabled=1", "datapath=1"])
         .unwrap_err()

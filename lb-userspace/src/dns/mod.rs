@@ -14,7 +14,6 @@
 
 pub mod counters;
 pub mod explain;
-mod limits;
 mod listen;
 mod message;
 mod server;
@@ -32,6 +31,8 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::net::limits::{self, Limit};
 
 pub use counters::DnsCounters;
 pub use zone::Zone;
@@ -186,8 +187,8 @@ pub async fn start(
         ttl: u32::try_from(settings.ttl.as_secs()).unwrap_or(u32::MAX),
         forward_for: settings.forward_for,
         loops,
-        forwards: limits::Limit::new(max_forwards, max_forwards.div_ceil(4)),
-        connections: limits::Limit::new(max_connections, max_connections.div_ceil(4)),
+        forwards: Limit::new(max_forwards, max_forwards.div_ceil(4)),
+        connections: Limit::new(max_connections, max_connections.div_ceil(4)),
     });
     let (tasks, stop) = (TaskTracker::new(), stop.child_token());
     let mut addresses = Vec::new();

@@ -12,10 +12,10 @@ use ipnet::IpNet;
 use rand::seq::SliceRandom;
 
 use super::counters::{DnsCounters, Source};
-use super::limits::{Limit, Permit};
 use super::message::{self, Content, Parsed, Question, Reply, Transport};
 use super::upstream::Upstreams;
 use super::zone::{Answer, Zone};
+use crate::net::limits::{Limit, Permit};
 
 /// All that the listeners share.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use lb_userspace::config::{self, Config, Loaded, ProviderKind};
-use lb_userspace::provider;
+use lb_userspace::{provider, stream};
 
 use crate::args::{ConfigCommand, Source};
 
@@ -23,6 +23,9 @@ pub(crate) fn load(source: &Source) -> Result<Loaded> {
 
 fn check(source: &Source, with_cluster: bool) -> Result<()> {
     let config = load(source)?.config;
+    if config.stream.enabled() {
+        stream::Identity::load(&config.stream)?;
+    }
     let mut report = format!("{}: ok\n", source.config.display());
     if with_cluster {
         report.push_str(&check_cluster(&config)?);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Counts what is held; at most `total` in all and `share` for one client.
 #[derive(Debug)]
-pub(super) struct Limit {
+pub(crate) struct Limit {
     total: usize,
     share: usize,
     held: Mutex<Held>,
@@ -19,7 +19,7 @@ struct Held {
 }
 
 impl Limit {
-    pub(super) fn new(total: usize, share: usize) -> Arc<Self> {
+    pub(crate) fn new(total: usize, share: usize) -> Arc<Self> {
         Arc::new(Self {
             total,
             share,
@@ -28,7 +28,7 @@ impl Limit {
     }
 
     /// One more for `client`, until the permit is dropped; none if it would be too many.
-    pub(super) fn take(self: &Arc<Self>, client: IpAddr) -> Option<Permit> {
+    pub(crate) fn take(self: &Arc<Self>, client: IpAddr) -> Option<Permit> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let mine = held.clients.get(&client).copied().unwrap_or(0);
         if held.total >= self.total || mine >= self.share {
@@ -43,20 +43,20 @@ impl Limit {
     }
 
     /// How many are held.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).total
     }
 }
 
 /// The most files that this process may have open, from the text of `/proc/self/limits`; none if it does not say.
-pub(super) fn open_files(limits: &str) -> Option<usize> {
+pub(crate) fn open_files(limits: &str) -> Option<usize> {
     let line = limits.lines().find(|line| line.starts_with("Max open files"))?;
     line.split_whitespace().nth(3)?.parse().ok()
 }
 
 /// Held until dropped.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub(crate) struct Permit {
     limit: Arc<Limit>,
     client: IpAddr,
 }
