@@ -1,4 +1,4 @@
-//! The one image: `lb-task`, the libraries it is linked with, and nothing else.
+//! The one image: `lb-task`, a shell for `--health-cmd`, the libraries that both are linked with, and nothing else.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,21 +11,20 @@ use crate::require;
 
 /// Its name on every node; no registry is asked for it.
 pub const IMAGE: &str = "lb-task:latest";
-/// Where the binary is inside.
-const PROGRAM: &str = "bin/lb-task";
+/// What Docker runs health checks with.
+const SHELL: &str = "/bin/sh";
 
 /// Makes the tarball that `docker import` takes.
 pub(super) fn archive(directory: &Path) -> Result<PathBuf> {
     let root = directory.join("image");
-    let binary = require::binary("lb-task")?;
     for part in ["bin", "etc", "proc", "sys", "dev", "tmp"] {
         fs::create_dir_all(root.join(part))?;
     }
-    fs::copy(&binary, root.join(PROGRAM)).with_context(|| format!("copy {}", binary.display()))?;
-    for library in libraries(&run(Command::new("ldd").arg(&binary), "")?) {
-        let target = root.join(library.strip_prefix("/")?);
-        fs::create_dir_all(target.parent().context("a library in a directory")?)?;
-        fs::copy(&library, &target).with_context(|| format!("copy {}", library.display()))?;
+    for (binary, place) in [(require::binary("lb-task")?, "bin/lb-task"), (SHELL.into(), SHELL)] {
+        copy(&binary, &root, place)?;
+        for library in libraries(&run(Command::new("ldd").arg(&binary), "")?) {
+            copy(&library, &root, &library.to_string_lossy())?;
+        }
     }
     let archive = directory.join("image.tar");
     run(
@@ -40,6 +39,13 @@ pub(super) fn archive(directory: &Path) -> Result<PathBuf> {
     )?;
     fs::remove_dir_all(&root)?;
     Ok(archive)
+}
+
+fn copy(file: &Path, root: &Path, place: &str) -> Result<()> {
+    let target = root.join(place.trim_start_matches('/'));
+    fs::create_dir_all(target.parent().context("a file in a directory")?)?;
+    fs::copy(file, &target).with_context(|| format!("copy {}", file.display()))?;
+    Ok(())
 }
 
 /// Arguments of `docker` that make [`IMAGE`] of the archive.
