@@ -1,6 +1,15 @@
 //! A real Docker Swarm: what the harness gives, and what Docker does that the load balancer relies on.
 
+//!
+//! | module | what it holds to |
+//! |---|---|
+//! | `cluster` | nodes, tasks, names: tasks reach each other with no help of ours |
+//! | `facts` | what Docker says and makes, as the load balancer relies on it |
+//! | `lifecycle` | tasks and nodes that stop, die and come back; what is left of a Swarm |
+
 mod cluster;
+mod facts;
+mod lifecycle;
 
 use std::sync::{Arc, Mutex, Weak};
 

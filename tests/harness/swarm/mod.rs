@@ -296,6 +296,18 @@ impl Node {
         Ok(within(&file, work))
     }
 
+    /// Runs a program of this host inside a network namespace of the node and returns its standard output as JSON;
+    /// for `ip -json` and `bridge -json`.
+    ///
+    /// # Errors
+    /// As [`Node::within`], or if the program fails or prints none.
+    pub fn json_within(&self, namespace: &str, program: &str, arguments: &[&str]) -> Result<Value> {
+        let mut command = Command::new(program);
+        command.arg("-json").args(arguments);
+        let text = self.within(namespace, || crate::netns::run(&mut command, ""))??;
+        serde_json::from_str(&text).with_context(|| format!("{program} {arguments:?} printed no JSON: {text}"))
+    }
+
     /// Runs `docker` against the node's dockerd and returns its standard output, without the last newline.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::{Node, Swarm, items, text};
@@ -99,12 +99,28 @@ impl Task {
     /// # Errors
     /// If it has none any more.
     pub fn within<T: Send>(&self, swarm: &Swarm, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let (node, _) = self.place(swarm)?;
+        node.within(&self.namespace(swarm)?, work)
+    }
+
+    /// What its node's dockerd says about its container.
+    ///
+    /// # Errors
+    /// If it has none any more.
+    pub fn inspect(&self, swarm: &Swarm) -> Result<Value> {
         let (node, container) = self.place(swarm)?;
-        let inspected = node.api(&format!("/containers/{container}/json"))?;
+        node.api(&format!("/containers/{container}/json"))
+    }
+
+    /// Path of its network namespace on its node.
+    ///
+    /// # Errors
+    /// If it has none any more.
+    pub fn namespace(&self, swarm: &Swarm) -> Result<String> {
         // The symbolic link /var/run would lead to this host's /run.
-        let key = text(&inspected["NetworkSettings"]["SandboxKey"]);
-        let key = key.strip_prefix("/var").unwrap_or(&key);
-        node.within(key, work)
+        let key = text(&self.inspect(swarm)?["NetworkSettings"]["SandboxKey"]);
+        ensure!(!key.is_empty(), "task {} has no network namespace", self.name);
+        Ok(key.strip_prefix("/var").unwrap_or(&key).to_owned())
     }
 
     /// Kills its container, as a crash would.
