@@ -162,7 +162,7 @@ impl Swarm {
         self.node(index).start_engine(&self.settings)
     }
 
-    /// Waits until the manager takes every node for ready.
+    /// Waits until the manager takes every node for ready, and every node is on the ingress network.
     ///
     /// # Errors
     /// If that takes longer than [`PATIENCE`].
@@ -172,6 +172,19 @@ impl Swarm {
             let states: Vec<_> = items(&list).map(|node| text(&node["Status"]["State"])).collect();
             let ready = states.len() == self.nodes.len() && states.iter().all(|state| state == "ready");
             Ok(if ready { Ok(()) } else { Err(format!("{states:?}")) })
+        })?;
+        // A node gets there some time after it has joined.
+        self.on_every_node(|node| {
+            wait_until(&format!("{} is on the ingress network", node.name), || {
+                let network = node.api("/networks/ingress").map_err(|error| format!("{error:#}"));
+                let missing = || "without ingress-sbox".to_owned();
+                Ok(network.and_then(|network| {
+                    network["Containers"]["ingress-sbox"]
+                        .is_object()
+                        .then_some(())
+                        .ok_or_else(missing)
+                }))
+            })
         })
     }
 

@@ -123,6 +123,21 @@ impl Task {
         Ok(key.strip_prefix("/var").unwrap_or(&key).to_owned())
     }
 
+    /// Its address on its node's `docker_gwbridge`, where the node itself reaches it. Addresses of this kind repeat on
+    /// every node.
+    ///
+    /// # Errors
+    /// If it has none any more.
+    pub fn gateway_address(&self, swarm: &Swarm) -> Result<Ipv4Addr> {
+        let (node, container) = self.place(swarm)?;
+        let bridge = node.api("/networks/docker_gwbridge")?;
+        let address = text(&bridge["Containers"][container]["IPv4Address"]);
+        let (address, _) = address
+            .split_once('/')
+            .with_context(|| format!("task {} is not on {bridge}", self.name))?;
+        Ok(address.parse()?)
+    }
+
     /// Kills its container, as a crash would.
     ///
     /// # Errors
