@@ -138,7 +138,8 @@ fn current_test() -> String {
 
 fn find_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
+    let directories = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    directories.into_iter().any(|directory| directory.join(name).is_file())
 }
 
 fn skip(reason: &str) -> bool {
