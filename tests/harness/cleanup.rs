@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -13,6 +14,10 @@ use nix::unistd::Pid;
 const PREFIX: &str = "lbt";
 /// Where `ip netns` keeps names.
 const NAMED: &str = "/run/netns";
+/// Where control groups are, in one hierarchy or in several.
+const CGROUPS: &str = "/sys/fs/cgroup";
+/// How long the kernel may take to end processes that were killed.
+const DYING: Duration = Duration::from_secs(3);
 
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
     next: 0,
@@ -35,6 +40,8 @@ pub enum Resource {
     Netns(String),
     /// A mount point: unmounted.
     Mount(PathBuf),
+    /// A control group, by its name at the root of every hierarchy: removed with those below it, once nobody is in.
+    Cgroup(String),
     /// A directory with all it holds: removed.
     Directory(PathBuf),
 }
@@ -81,7 +88,8 @@ impl Resource {
             Self::Mount(path) => {
                 let _ = nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH);
             }
-            Self::Directory(path) => drop(std::fs::remove_dir_all(path)),
+            Self::Cgroup(name) => remove_cgroups(name),
+            Self::Directory(path) => remove_directory(path),
         }
     }
 }
@@ -124,7 +132,7 @@ fn remove_all_and_exit(code: i32) -> ! {
         resource.remove();
     }
     // What another thread was just about to make.
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    std::thread::sleep(Duration::from_millis(50));
     for resource in resources
         .iter()
         .filter(|resource| !matches!(resource, Resource::Process(_)))
@@ -155,6 +163,14 @@ fn sweep() {
     for name in directory_entries(Path::new(NAMED)).filter(|name| is_stale(name)) {
         kill_inside(&name);
         Resource::Netns(name).remove();
+    }
+    let mut cgroups: Vec<_> = hierarchies()
+        .flat_map(|path| directory_entries(&path).collect::<Vec<_>>())
+        .collect();
+    cgroups.sort();
+    cgroups.dedup();
+    for name in cgroups.into_iter().filter(|name| is_stale(name)) {
+        Resource::Cgroup(name).remove();
     }
     let base = std::env::temp_dir();
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -190,6 +206,50 @@ fn delete_netns(name: &str) {
         .status();
     if Path::new(NAMED).join(name).exists() {
         eprintln!("note: network namespace {name} is still there: {status:?}");
+    }
+}
+
+/// The roots of all hierarchies of control groups.
+fn hierarchies() -> impl Iterator<Item = PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let roots = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (target, kind) = (fields.next()?, fields.next()?);
+        let wanted = kind.starts_with("cgroup") && target.starts_with(CGROUPS);
+        wanted.then(|| PathBuf::from(target))
+    });
+    roots.collect::<Vec<_>>().into_iter()
+}
+
+fn remove_cgroups(name: &str) {
+    let start = Instant::now();
+    for path in hierarchies().map(|root| root.join(name)) {
+        // Busy until the kernel is done with the last process inside.
+        while path.exists() && !remove_cgroup(&path) && start.elapsed() < DYING {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if path.exists() {
+            eprintln!("note: control group {} is still there", path.display());
+        }
+    }
+}
+
+/// Only the directories: the files inside are the kernel's.
+fn remove_cgroup(path: &Path) -> bool {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    for entry in entries {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    std::fs::remove_dir(path).is_ok()
+}
+
+/// Again and again while somebody who is just dying still writes into it.
+fn remove_directory(path: &Path) {
+    let start = Instant::now();
+    while path.exists() && std::fs::remove_dir_all(path).is_err() && start.elapsed() < DYING {
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -52,20 +52,7 @@ impl Netns {
     /// Runs `work` on a thread inside the namespace and hands back what it returns; a panic goes on in the caller.
     /// Sockets that it opens stay in the namespace wherever they are used afterwards.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let result = std::thread::scope(|scope| {
-            let inside = || {
-                self.enter();
-                work()
-            };
-            // Named as the test, so that a panic names it.
-            let name = std::thread::current().name().unwrap_or("netns").to_owned();
-            std::thread::Builder::new()
-                .name(name)
-                .spawn_scoped(scope, inside)
-                .expect("a thread")
-                .join()
-        });
-        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        within(&self.file, work)
     }
 
     /// Starts `work` on a thread inside the namespace.
@@ -155,14 +142,28 @@ impl Netns {
             peer.name
         ))
     }
+}
 
-    fn enter(&self) {
-        setns(&self.file, CloneFlags::CLONE_NEWNET).expect("setns into a namespace of our own");
-    }
+/// As [`Netns::run`], in any network namespace: `file` is one of `/proc/<pid>/ns/net` and the like.
+pub fn within<T: Send>(file: &File, work: impl FnOnce() -> T + Send) -> T {
+    let result = std::thread::scope(|scope| {
+        let inside = || {
+            setns(file, CloneFlags::CLONE_NEWNET).expect("setns into a network namespace");
+            work()
+        };
+        // Named as the test, so that a panic names it.
+        let name = std::thread::current().name().unwrap_or("netns").to_owned();
+        std::thread::Builder::new()
+            .name(name)
+            .spawn_scoped(scope, inside)
+            .expect("a thread")
+            .join()
+    });
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Runs `command` with `input` to its end.
-fn run(command: &mut Command, input: &str) -> Result<String> {
+pub(crate) fn run(command: &mut Command, input: &str) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let mut child = command
         .stdin(Stdio::piped())

@@ -30,6 +30,48 @@ pub fn program(name: &str) -> bool {
         ))
 }
 
+/// Programs that a Swarm of ours is made with, and the Debian package of each.
+const SWARM_PROGRAMS: [(&str, &str); 9] = [
+    ("dockerd", "docker.io"),
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("docker", "docker.io"),
+    ("tini", "tini"),
+    ("iptables-nft", "iptables"),
+    ("iptables-legacy", "iptables"),
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+];
+
+/// Whether a Docker Swarm can be started on this machine; prints `SKIP: <reason>` if not.
+///
+/// # Panics
+/// If it cannot and `LB_TEST_STRICT=1`.
+pub fn swarm() -> bool {
+    match swarm_reason() {
+        None => true,
+        Some(reason) => skip(&reason),
+    }
+}
+
+/// Why no Swarm can be started, if none can.
+pub fn swarm_reason() -> Option<String> {
+    if let Some(reason) = datapath_reason() {
+        return Some(reason);
+    }
+    let missing = SWARM_PROGRAMS.iter().find(|(name, _)| !find_program(name));
+    if let Some((name, package)) = missing {
+        return Some(format!(
+            "needs the program `{name}` (install {package}, or run `cargo xtask setup`)"
+        ));
+    }
+    let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if !filesystems.lines().any(|line| line.ends_with("\toverlay")) {
+        return Some("needs a kernel with overlay file systems (CONFIG_OVERLAY_FS)".into());
+    }
+    None
+}
+
 /// Why namespaces and programs are out of reach, if they are.
 pub fn datapath_reason() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
@@ -75,7 +117,7 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     };
     anyhow::ensure!(
         path.is_file(),
-        "{} is not there: build it with `cargo build -p lb-userspace`",
+        "{} is not there: build it with `cargo build -p lb-userspace -p lb-tests`",
         path.display()
     );
     Ok(path)
@@ -96,7 +138,8 @@ fn current_test() -> String {
 
 fn find_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
+    let directories = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    directories.into_iter().any(|directory| directory.join(name).is_file())
 }
 
 fn skip(reason: &str) -> bool {

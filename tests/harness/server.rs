@@ -6,16 +6,20 @@
 //! | `GET /bytes/N` | N bytes of [`pattern`] |
 //! | `POST /upload` | `<length> <checksum>` of the body |
 //! | `GET /slow/MS` | as `/`, after that many milliseconds |
+//! | `GET /local` | `<backend> <address:port that the client reached, as the backend sees it>` |
 
 use std::hash::Hasher as _;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
 use axum::routing::{get, post};
+use axum::serve::IncomingStream;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime::Runtime;
 
 use crate::netns::Netns;
@@ -34,7 +38,10 @@ impl Server {
         let bind = || -> std::io::Result<Vec<_>> {
             let sockets = addresses.iter().map(|address| {
                 let address = SocketAddr::new(*address, port);
-                Ok((TcpListener::bind(address)?, UdpSocket::bind(address)?))
+                Ok((
+                    std::net::TcpListener::bind(address)?,
+                    std::net::UdpSocket::bind(address)?,
+                ))
             });
             sockets.collect()
         };
@@ -50,10 +57,9 @@ impl Server {
             tcp.set_nonblocking(true)?;
             udp.set_nonblocking(true)?;
             let _context = runtime.enter();
-            let listener = tokio::net::TcpListener::from_std(tcp)?;
-            let app = router(name).into_make_service_with_connect_info::<SocketAddr>();
-            runtime.spawn(async move { axum::serve(listener, app).await });
-            runtime.spawn(answer_udp(name.to_owned(), tokio::net::UdpSocket::from_std(udp)?));
+            let listener = TcpListener::from_std(tcp)?;
+            runtime.spawn(answer_tcp(name.to_owned(), listener, std::future::pending()));
+            runtime.spawn(answer_udp(name.to_owned(), UdpSocket::from_std(udp)?));
         }
         Ok(Self(Some(runtime)))
     }
@@ -81,9 +87,40 @@ pub fn checksum(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
+/// Both ends of a connection.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    peer: SocketAddr,
+    local: SocketAddr,
+}
+
+impl Connected<IncomingStream<'_, TcpListener>> for Ends {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        let peer = *stream.remote_addr();
+        // Only a socket that is no more has no address.
+        let local = stream.io().local_addr().unwrap_or(peer);
+        Self { peer, local }
+    }
+}
+
+/// Serves HTTP as `name` until `stop` is ready: then it takes no more connections, ends those that are idle, and says
+/// in its last answers on the others that it closes them.
+///
+/// # Errors
+/// If the listener breaks.
+pub async fn answer_tcp(
+    name: String,
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let app = router(&name).into_make_service_with_connect_info::<Ends>();
+    axum::serve(listener, app).with_graceful_shutdown(stop).await
+}
+
 fn router(name: &str) -> Router {
     Router::new()
         .route("/", get(who))
+        .route("/local", get(local))
         .route("/slow/{milliseconds}", get(slow))
         .route(
             "/bytes/{length}",
@@ -97,16 +134,21 @@ fn router(name: &str) -> Router {
         .with_state(name.to_owned())
 }
 
-async fn who(State(name): State<String>, ConnectInfo(peer): ConnectInfo<SocketAddr>) -> String {
-    format!("{name} {peer}\n")
+async fn who(State(name): State<String>, ConnectInfo(ends): ConnectInfo<Ends>) -> String {
+    format!("{name} {}\n", ends.peer)
 }
 
-async fn slow(name: State<String>, peer: ConnectInfo<SocketAddr>, Path(milliseconds): Path<u64>) -> String {
+async fn local(State(name): State<String>, ConnectInfo(ends): ConnectInfo<Ends>) -> String {
+    format!("{name} {}\n", ends.local)
+}
+
+async fn slow(name: State<String>, ends: ConnectInfo<Ends>, Path(milliseconds): Path<u64>) -> String {
     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
-    who(name, peer).await
+    who(name, ends).await
 }
 
-async fn answer_udp(name: String, socket: tokio::net::UdpSocket) {
+/// Answers datagrams as `name`, for ever.
+pub async fn answer_udp(name: String, socket: UdpSocket) {
     let mut buffer = [0; 2048];
     loop {
         // An ICMP error about an earlier answer comes back as an error here: not ours to mind.

@@ -8,6 +8,7 @@ mod generate;
 mod object;
 mod process;
 mod rules;
+mod services;
 mod setup;
 mod test;
 mod toolchain;

@@ -12,12 +12,21 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
 use crate::process::{ask, display, run as run_command};
+use crate::services::NoServices;
 use crate::toolchain::{
     Compiler, Installed, LINKER_VERSION, Missing, RUSTC_MINIMUM, choose, linker_root, minor_version, probe,
 };
 
 /// Programs that the demo and the tests run, and the package that brings each on Debian.
-const PROGRAMS: &[(&str, &str)] = &[("ip", "iproute2"), ("ethtool", "ethtool")];
+const PROGRAMS: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("ethtool", "ethtool"),
+    ("nsenter", "util-linux"),
+    // For the tier `swarm`.
+    ("dockerd", "docker.io"),
+    ("iptables-nft", "iptables"),
+    ("tini", "tini"),
+];
 /// Packages of compiler and sources, the new one first.
 const COMPILER_PACKAGES: &[[&str; 2]] = &[["rustc-web", "rust-web-src"], ["rustc", "rust-src"]];
 /// LLVM versions that [`LINKER_VERSION`] can be built with.
@@ -123,6 +132,8 @@ pub(crate) fn run(lint: bool) -> Result<()> {
                     by_sudo(step)
                 );
             }
+            // docker.io would start a dockerd for the whole machine.
+            let _quiet = matches!(step, Step::Apt(_)).then(NoServices::new).transpose()?;
             step.commands().iter_mut().try_for_each(run_command).context("setup")?;
         }
     }

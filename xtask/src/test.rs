@@ -17,12 +17,13 @@ use crate::{setup, workspace};
 const TIERS: &[(&str, &[&str])] = &[
     ("packet", &["packet"]),
     ("netns", &["netns", "datapath"]),
+    ("swarm", &["swarm"]),
     ("cli", &["cli", "lb_agent", "admin", "maps"]),
 ];
 
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Arguments {
-    /// Tier (unit, packet, netns or cli) and a part of a test's name; either may be left out.
+    /// Tier (unit, packet, netns, swarm or cli) and a part of a test's name; either may be left out.
     #[arg(value_name = "TIER] [FILTER", num_args = 0..=2)]
     words: Vec<String>,
     /// A test that cannot run here is a failure, not a skip.

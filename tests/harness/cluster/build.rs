@@ -1,7 +1,7 @@
 //! Builds a [`Cluster`]: namespaces, links, addresses, routes, configuration, agents.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU16;
@@ -14,6 +14,7 @@ use super::{Cluster, Host, Node, Workload, inside};
 use crate::agent::{Agent, write_atomically};
 use crate::cleanup::{Guard, Resource, unique_name};
 use crate::netns::Netns;
+use crate::underlay;
 
 /// Of every agent, inside its node's namespace.
 pub(super) const METRICS_PORT: u16 = 9464;
@@ -161,9 +162,7 @@ impl Builder {
             .with_context(|| format!("mount a BPF file system on {}", bpffs.display()))?;
 
         let mut far_ends = Vec::new();
-        let underlay = Netns::new("underlay")?;
-        underlay.ip("link add br0 type bridge stp_state 0 mcast_snooping 0\n\
-             link set br0 up")?;
+        let underlay = underlay::bridge()?;
         let clients = (1..=self.clients)
             .map(|number| self.client(&underlay, number))
             .collect::<Result<_>>()?;
@@ -206,24 +205,10 @@ impl Builder {
         Ok(cluster)
     }
 
-    /// Connects a machine's `eth0` to the underlay.
-    fn plug(&self, underlay: &Netns, netns: &Netns, port: &str, host: u8) -> Result<[IpAddr; 2]> {
-        let addresses = underlay_addresses(host);
-        netns.veth("eth0", underlay, port)?;
-        underlay.ip(&format!("link set {port} master br0 up"))?;
-        netns.ip(&format!(
-            "address add {}/24 dev eth0\n\
-             address add {}/64 dev eth0 nodad\n\
-             link set eth0 up",
-            addresses[0], addresses[1]
-        ))?;
-        Ok(addresses)
-    }
-
     fn client(&self, underlay: &Netns, number: u8) -> Result<Host> {
         let name = format!("client{number}");
         let netns = Netns::new(&name)?;
-        let addresses = self.plug(underlay, &netns, &name, 100 + number)?;
+        let addresses = underlay::plug(underlay, &netns, &name, 100 + number)?;
         self.set_offload(&netns)?;
         Ok(Host { addresses, netns })
     }
@@ -232,10 +217,10 @@ impl Builder {
         let name = format!("node{number}");
         let netns = Netns::new(&name)?;
         netns.route()?;
-        let addresses = self.plug(underlay, &netns, &name, number)?;
+        let addresses = underlay::plug(underlay, &netns, &name, number)?;
         let mut routes = String::new();
         for other in (1..=self.nodes).filter(|other| *other != number) {
-            let [via4, via6] = underlay_addresses(other);
+            let [via4, via6] = underlay::addresses(other);
             for (_, octet, _) in NETWORKS {
                 let [subnet4, subnet6] = inside(octet, other, 0);
                 routes.push_str(&format!(
@@ -345,14 +330,6 @@ impl Builder {
             &["tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "off"],
         )
     }
-}
-
-fn underlay_addresses(host: u8) -> [IpAddr; 2] {
-    let digits = u16::from_str_radix(&host.to_string(), 16).expect("decimal digits are hexadecimal digits");
-    [
-        Ipv4Addr::new(10, 80, 0, host).into(),
-        Ipv6Addr::new(0xfd80, 0, 0, 0, 0, 0, 0, digits).into(),
-    ]
 }
 
 /// Nodes and networks; no service yet.
