@@ -34,8 +34,12 @@ pub(super) fn initial(config: &Config) -> Status {
         provider: Some(ProviderStatus {
             kind: match config.provider.kind {
                 ProviderKind::File => "file".into(),
+                ProviderKind::Docker => "docker".into(),
             },
-            location: config.provider.path.display().to_string(),
+            location: match config.provider.kind {
+                ProviderKind::File => config.provider.path.display().to_string(),
+                ProviderKind::Docker => config.provider.socket.display().to_string(),
+            },
             ..ProviderStatus::default()
         }),
         datapath: DatapathStatus {

@@ -11,6 +11,8 @@ use super::document::Problem;
 const SOCKET_PATH_MAX: usize = 107;
 /// The datapath's clock wraps after 52 days; idle times stay below half of that.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 86_400);
+/// Tasks must be known to go before Swarm stops them, and the engine has other things to do.
+const POLL: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 const FLOWS_MIN: u32 = 1_024;
 const FLOWS_MAX: u32 = 1 << 26;
 
@@ -19,6 +21,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     let mut problems = Problems(Vec::new());
     names(config, &mut problems);
     paths(config, &mut problems);
+    provider(config, &mut problems);
     datapath(config, &mut problems);
     stream(config, &mut problems);
     dns(config, &mut problems);
@@ -65,10 +68,12 @@ fn names(config: &Config, problems: &mut Problems) {
 
 fn paths(config: &Config, problems: &mut Problems) {
     let stream = &config.stream;
-    let named: [(&str, &Path); 9] = [
+    let named: [(&str, &Path); 11] = [
         ("paths.bpffs", &config.paths.bpffs),
         ("paths.run", &config.paths.run),
         ("provider.path", &config.provider.path),
+        ("provider.socket", &config.provider.socket),
+        ("provider.exec_root", &config.provider.exec_root),
         ("admin.socket", &config.admin.socket),
         ("stream.secret_file", &stream.secret_file),
         ("stream.certificate", &stream.certificate),
@@ -91,6 +96,14 @@ fn paths(config: &Config, problems: &mut Problems) {
             format!("the socket's path has {length} bytes; the kernel allows {SOCKET_PATH_MAX}"),
             "choose a shorter admin.socket or paths.run",
         );
+    }
+}
+
+fn provider(config: &Config, problems: &mut Problems) {
+    let poll = config.provider.poll;
+    if !(POLL[0]..=POLL[1]).contains(&poll) {
+        let message = format!("{} is out of range", humantime::format_duration(poll));
+        problems.add("provider.poll", message, "choose 50ms to 1s");
     }
 }
 

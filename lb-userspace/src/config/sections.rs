@@ -34,15 +34,25 @@ pub enum ProviderKind {
     /// One TOML document, watched.
     #[default]
     File,
+    /// A Docker Swarm.
+    Docker,
 }
 
 settings! {
     /// Where cluster state comes from.
     Provider {
-        /// "file": one TOML document, the same on every node, watched for changes.
+        /// "file": one TOML document, the same on every node, watched for changes. "docker": the Swarm of
+        /// this node's dockerd; agents on managers read it, and tell the others.
         kind: ProviderKind = ProviderKind::File;
         /// The cluster file; docs/cluster-file.md describes it.
         path: PathBuf = "/etc/lb/cluster.toml".into();
+        /// dockerd's socket.
+        socket: PathBuf = "/var/run/docker.sock".into();
+        /// dockerd's exec root (`--exec-root`): the network namespaces of containers are in netns below it.
+        exec_root: PathBuf = "/var/run/docker".into();
+        /// How often a manager lists the Swarm's tasks. Swarm stops a task 2s after it has withdrawn it.
+        #[serde(with = "settings::duration")]
+        poll: Duration = Duration::from_millis(500);
     }
 }
 

@@ -2,13 +2,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{ProviderError, ProviderState};
+use super::{Change, ProviderError, ProviderState};
 use crate::config::document::Document;
 use crate::model::snapshot::Snapshot;
 
@@ -38,11 +36,7 @@ pub fn parse(name: &str, bytes: &[u8], tunnel_port: u16) -> Result<Snapshot, Pro
 /// # Errors
 /// The thread cannot be made. A file that is not there, or wrong, is part of the state and no error here.
 pub fn start(path: &Path, tunnel_port: u16) -> io::Result<watch::Receiver<ProviderState>> {
-    let (sender, receiver) = watch::channel(ProviderState {
-        snapshot: None,
-        error: None,
-        last_change: SystemTime::now(),
-    });
+    let (sender, receiver) = watch::channel(ProviderState::default());
     let path = std::path::absolute(path)?;
     std::thread::Builder::new()
         .name("provider-file".into())
@@ -112,17 +106,12 @@ impl Source {
         Outcome::Settled
     }
 
-    fn publish(&self, mut snapshot: Snapshot) {
+    fn publish(&self, snapshot: Snapshot) {
         self.sender.send_if_modified(|state| {
-            let current = state.snapshot.as_deref();
-            let generation = current.map_or(0, |current| current.generation);
-            snapshot.generation = generation;
-            let same = current == Some(&snapshot);
-            if same && state.error.is_none() {
-                return false;
-            }
-            if !same {
-                snapshot.generation = generation + 1;
+            let change = state.accept(snapshot, Vec::new(), None);
+            if change == Change::Snapshot
+                && let Some(snapshot) = &state.snapshot
+            {
                 info!(
                     target: "lb::provider",
                     path = %self.path.display(),
@@ -132,19 +121,15 @@ impl Source {
                     services = snapshot.services.len(),
                     "cluster state changed"
                 );
-                state.snapshot = Some(Arc::new(std::mem::take(&mut snapshot)));
             }
-            state.error = None;
-            state.last_change = SystemTime::now();
-            true
+            change != Change::Nothing
         });
     }
 
     fn refuse(&self, error: ProviderError) {
         warn!(target: "lb::provider", error = %error.summary(), "cluster state refused; the last valid one stays");
         self.sender.send_modify(|state| {
-            state.error = Some(Arc::new(error));
-            state.last_change = SystemTime::now();
+            state.reject(error);
         });
     }
 }

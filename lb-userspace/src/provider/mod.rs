@@ -1,28 +1,18 @@
 //! Where cluster state comes from. Level-triggered: what counts is the newest [`ProviderState`], not how it came about.
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio::sync::watch;
 
 use crate::config::document::Fault;
 use crate::config::{Config, ProviderKind};
-use crate::model::snapshot::Snapshot;
 
 pub mod docker;
 pub mod file;
+mod state;
 
-/// What a provider knows at this moment.
-#[derive(Clone, Debug)]
-pub struct ProviderState {
-    /// The last valid snapshot; `None` until there has been one. Stays while [`ProviderState::error`] is set.
-    pub snapshot: Option<Arc<Snapshot>>,
-    /// Why the newest state of the source is not in force, if it is not.
-    pub error: Option<Arc<ProviderError>>,
-    /// When `snapshot` or `error` last changed.
-    pub last_change: SystemTime,
-}
+pub(crate) use state::Change;
+pub use state::ProviderState;
 
 /// Why the source's state cannot be used. It changes nothing: the last valid snapshot stays in force.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +25,9 @@ pub enum ProviderError {
         /// What the system said.
         message: String,
     },
+    /// The container engine of this node, or its Swarm, says nothing that can be used.
+    #[error("{0}")]
+    Engine(String),
     /// Its content is wrong: at least one fault, in the order of the document.
     #[error("{}", Faults(.0))]
     Invalid(Vec<Fault>),
@@ -44,7 +37,7 @@ impl ProviderError {
     /// The first fault in one line, and how many more there are.
     pub fn summary(&self) -> String {
         match self {
-            Self::Read { .. } => self.to_string(),
+            Self::Read { .. } | Self::Engine(_) => self.to_string(),
             Self::Invalid(faults) => {
                 let first = faults.first().map(Fault::summary).unwrap_or_default();
                 match faults.len() {
@@ -76,10 +69,16 @@ impl fmt::Display for Faults<'_> {
 /// Starts the configured provider. Its first state arrives as a change; until then the receiver holds an empty one.
 /// The provider ends when all receivers are gone.
 ///
+/// Provider `docker` alone, without what agents tell each other; it must be started within a tokio runtime.
+///
 /// # Errors
 /// The thread or the file watch of the provider cannot be made.
 pub fn start(config: &Config) -> std::io::Result<watch::Receiver<ProviderState>> {
     match config.provider.kind {
         ProviderKind::File => file::start(&config.provider.path, config.datapath.tunnel_port),
+        ProviderKind::Docker => {
+            let nobody = watch::channel(docker::Streamed::default()).1;
+            Ok(docker::start(docker::Options::from(config), nobody).state)
+        }
     }
 }

@@ -62,6 +62,10 @@ fn check_cluster(config: &Config) -> Result<String> {
             }
             Ok(report)
         }
+        ProviderKind::Docker => Ok(format!(
+            "{}: the Swarm is read while the agent runs; `lbctl status` shows what came of it\n",
+            config.provider.socket.display()
+        )),
     }
 }
 

@@ -34,12 +34,38 @@ pub fn list<T: Listed>(answer: &[u8]) -> Result<Vec<T>, ApiError> {
     Ok(list.into_iter().flatten().flatten().collect())
 }
 
-/// Reads the answer to `GET /info`.
+/// Reads the answer to `GET` of an object.
 ///
 /// # Errors
 /// It is not JSON, not an object, or a field has another type than documented.
-pub fn info(answer: &[u8]) -> Result<Info, ApiError> {
-    serde_json::from_slice(answer).map_err(|source| ApiError { path: "/info", source })
+pub fn object<T: Object>(answer: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(answer).map_err(|source| ApiError { path: T::PATH, source })
+}
+
+/// The engine's own words in an answer that is a refusal.
+pub fn message(answer: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Refusal {
+        message: String,
+    }
+    match serde_json::from_slice::<Refusal>(answer) {
+        Ok(refusal) => refusal.message.trim().replace('\n', " "),
+        Err(_) => String::from_utf8_lossy(answer).trim().chars().take(200).collect(),
+    }
+}
+
+/// A kind of object that the engine shows by itself.
+pub trait Object: DeserializeOwned {
+    /// Where it is shown; what stands in braces differs from object to object.
+    const PATH: &'static str;
+}
+
+impl Object for Network {
+    const PATH: &'static str = "/networks/{id}";
+}
+
+impl Object for Info {
+    const PATH: &'static str = "/info";
 }
 
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(value: D) -> Result<T, D::Error> {
@@ -51,9 +77,9 @@ fn entries<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<V
     Ok(list.into_iter().flatten().flatten().collect())
 }
 
-/// `null` as a value is the empty string: for options it is the key that counts.
-fn options<'de, D: Deserializer<'de>>(value: D) -> Result<BTreeMap<String, String>, D::Error> {
-    let map: Option<BTreeMap<String, Option<String>>> = Option::deserialize(value)?;
+/// As [`or_default`], for maps with values of any kind; a value that is `null` is its default.
+fn map<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(value: D) -> Result<BTreeMap<String, T>, D::Error> {
+    let map: Option<BTreeMap<String, Option<T>>> = Option::deserialize(value)?;
     Ok(map
         .into_iter()
         .flatten()
@@ -73,11 +99,21 @@ macro_rules! answers {
     )*};
 }
 
+pub mod node;
+
 answers! {
+    /// When an object of the Swarm was last changed.
+    Version {
+        /// Place in the Swarm's log: of two states of the Swarm, the later one has an object with the higher index,
+        /// unless the change was a removal.
+        "Index" index: u64 = "or_default",
+    }
     /// A service, of `GET /services`.
     Service {
         /// Unique in the Swarm.
         "ID" id: String = "or_default",
+        /// Its last change.
+        "Version" version: Version = "or_default",
         /// What is wanted now. The spec before it, which tasks may still run, is not needed.
         "Spec" spec: ServiceSpec = "or_default",
         /// What has been allocated for it. Without VIPs and ports for `dnsrr`, and until Swarm has allocated them.
@@ -142,6 +178,8 @@ answers! {
     Task {
         /// Unique in the Swarm.
         "ID" id: String = "or_default",
+        /// Its last change.
+        "Version" version: Version = "or_default",
         /// Empty for tasks that only attach a plain container to a network.
         "ServiceID" service: String = "or_default",
         /// Which of the replicas it is, from 1; 0 in global services.
@@ -176,6 +214,8 @@ answers! {
     Node {
         /// Unique in the Swarm.
         "ID" id: String = "or_default",
+        /// Its last change.
+        "Version" version: Version = "or_default",
         /// What the node says about itself.
         "Description" description: NodeDescription = "or_default",
         /// What the managers know of it.
@@ -200,7 +240,7 @@ answers! {
         /// Address and port for other managers.
         "Addr" address: String = "or_default",
     }
-    /// A network, of `GET /networks`.
+    /// A network, of `GET /networks` and `GET /networks/{id}`.
     Network {
         /// Unique.
         "Id" id: String = "or_default",
@@ -215,7 +255,11 @@ answers! {
         /// Its address ranges.
         "IPAM" ipam: Ipam = "or_default",
         /// The driver's options: the network's number, `encrypted`, and more.
-        "Options" options: BTreeMap<String, String> = "options",
+        "Options" options: BTreeMap<String, String> = "map",
+        /// Nodes that have an endpoint in it; not in lists.
+        "Peers" peers: Vec<node::Peer> = "entries",
+        /// Endpoints on the asked node, by container; the engine's own have a name instead of an id. Not in lists.
+        "Containers" endpoints: BTreeMap<String, node::LocalEndpoint> = "map",
     }
     /// Address ranges of a network.
     Ipam {
@@ -229,11 +273,15 @@ answers! {
     }
     /// The asked engine, of `GET /info`.
     Info {
+        /// The engine's host name.
+        "Name" name: String = "or_default",
         /// Its part in a Swarm.
         "Swarm" swarm: SwarmInfo = "or_default",
     }
     /// An engine's part in a Swarm.
     SwarmInfo {
+        /// Why it is in no working Swarm, if the engine says so.
+        "Error" error: String = "or_default",
         /// Its id in `GET /nodes`; empty if it is in no Swarm.
         "NodeID" node: String = "or_default",
         /// Its own address for other nodes.

@@ -1,9 +1,10 @@
 //! Services of a [`Snapshot`] and their backends, from a manager's services and tasks.
 //!
 //! A service is there once for each of its networks. Swarm forwards **every** port of a VIP, whatever is published,
-//! so a service with a VIP lists no port: its ports are not restricted. Published ports are on the service of the
-//! `ingress` network, with the tasks' addresses there and no VIP: Swarm answers no name on `ingress`, so nobody
-//! speaks to a VIP there. Ports with `mode=host` are the node's own affair and left alone.
+//! so a service with a VIP lists no port there and takes any. Published ports are on the service of the `ingress`
+//! network, with the tasks' addresses there and no VIP: Swarm answers no name on `ingress`, so nobody speaks to a VIP
+//! there. They go by their target port, so that several published ports that lead to one target share one set of
+//! backends. Ports with `mode=host` are the node's own affair and left alone.
 //!
 //! [`Snapshot`]: crate::model::snapshot::Snapshot
 
@@ -106,6 +107,7 @@ fn in_network(
         return None;
     }
     made.vips = one_of_each_family(allocated.iter().map(|vip| vip.address.as_str()));
+    made.any_port = true;
     if made.vips.is_empty() {
         let object = format!("service {} in network {}", made.name, made.network);
         refused.add(object, "Swarm has not given it a VIP there yet");
@@ -165,10 +167,9 @@ fn ports(service: &api::Service, refused: &mut Refused) -> Vec<Port> {
             refused.add(object, format!("Swarm lists it with published port {}", port.published));
             continue;
         };
-        // Several published ports may lead to one target: only the published one tells them apart.
         out.entry((published, protocol)).or_insert(Port {
             protocol,
-            port: published,
+            port: target,
             target,
             published: Some(published),
         });

@@ -7,6 +7,12 @@ use super::{api, node_names, translate};
 use crate::model::desired::{Desired, Interfaces, Refusal};
 use crate::model::snapshot::{BackendState, EndpointMode, Port, Protocol, Service, Snapshot};
 
+mod fake;
+mod gossip;
+mod local;
+mod recorded;
+mod watch;
+
 const SERVICES: &str = include_str!("../../../tests/data/docker/services.json");
 const TASKS: &str = include_str!("../../../tests/data/docker/tasks.json");
 const NODES: &str = include_str!("../../../tests/data/docker/nodes.json");
@@ -121,7 +127,10 @@ fn a_rolling_update_follows_the_new_spec_and_the_tasks_as_they_are() {
     assert_eq!(front.mode, EndpointMode::Vip);
     assert_eq!(front.vips, ["10.0.1.2".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(front.aliases, ["web", "www"]);
-    assert_eq!(front.ports, [], "every port of a VIP is forwarded");
+    assert!(
+        front.ports.is_empty() && front.any_port,
+        "every port of a VIP is forwarded"
+    );
     let (ready, draining) = (BackendState::Ready, BackendState::Draining);
     assert_eq!(
         backends(front),
@@ -150,7 +159,7 @@ fn published_ports_are_on_the_ingress_network() {
     let web = service(&snapshot, "ingress", "shop_web");
     let port = |published, protocol, target| Port {
         protocol,
-        port: published,
+        port: target,
         target,
         published: Some(published),
     };
@@ -162,7 +171,10 @@ fn published_ports_are_on_the_ingress_network() {
             port(30000, Protocol::Tcp, 80), // Chosen by Swarm; the one with mode=host is left alone.
         ]
     );
-    assert_eq!((&web.vips[..], &web.aliases[..]), (&[][..], &[][..]));
+    assert_eq!(
+        (&web.vips[..], &web.aliases[..], web.any_port),
+        (&[][..], &[][..], false)
+    );
     let addresses: Vec<_> = backends(web).into_iter().map(|(_, _, address, _)| address).collect();
     assert_eq!(addresses, ["10.0.0.6", "10.0.0.8", "10.0.0.7"]);
     let ingress = snapshot.services.iter().filter(|s| s.network == "ingress");
@@ -288,13 +300,13 @@ fn what_is_no_answer_says_which() {
 
 #[test]
 fn info_tells_who_a_node_is_and_who_manages() {
-    let worker = api::info(include_bytes!("../../../tests/data/docker/info-worker.json"))
+    let worker = api::object::<api::Info>(include_bytes!("../../../tests/data/docker/info-worker.json"))
         .unwrap()
         .swarm;
     assert_eq!((worker.state.as_str(), worker.manager), ("active", false));
     assert_eq!(worker.node, "n2workerxxxxxxxxxxxxxxxxx");
     assert_eq!(worker.managers[0].address, "192.0.2.1:2377");
-    let alone = api::info(include_bytes!("../../../tests/data/docker/info-alone.json"))
+    let alone = api::object::<api::Info>(include_bytes!("../../../tests/data/docker/info-alone.json"))
         .unwrap()
         .swarm;
     assert_eq!(

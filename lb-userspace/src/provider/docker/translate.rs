@@ -77,7 +77,7 @@ pub fn node_names(nodes: &[api::Node]) -> BTreeMap<&str, &str> {
 
 /// What was left out so far. Sorted, and each thing once.
 #[derive(Default)]
-pub(super) struct Refused(BTreeSet<Refusal>);
+pub(super) struct Refused(pub(super) BTreeSet<Refusal>);
 
 impl Refused {
     pub(super) fn add(&mut self, object: impl Into<String>, reason: impl Into<String>) {
@@ -126,7 +126,7 @@ fn node_list(nodes: &[api::Node], names: &BTreeMap<&str, &str>, refused: &mut Re
         }
         let node = Node {
             name: (*name).to_owned(),
-            id: None,
+            id: Some(node.id.clone()),
             addresses: address.into_iter().filter(|address| owned.insert(*address)).collect(),
         };
         listed.insert(name, node);
@@ -148,12 +148,20 @@ fn node_address(node: &api::Node) -> Option<IpAddr> {
 pub(super) struct Overlay<'a> {
     pub(super) id: &'a str,
     pub(super) ingress: bool,
+    /// Ids of the endpoints on the asked node, where it shows them.
+    pub(super) endpoints: BTreeSet<&'a str>,
     pub(super) network: Network,
 }
 
 /// The overlay networks by name. Networks of the asked node alone are none of ours.
-fn overlays<'a>(networks: &'a [api::Network], refused: &mut Refused) -> Vec<Overlay<'a>> {
-    let mut sorted: Vec<_> = networks.iter().filter(|network| network.scope == "swarm").collect();
+pub(super) fn overlays<'a>(
+    networks: impl IntoIterator<Item = &'a api::Network>,
+    refused: &mut Refused,
+) -> Vec<Overlay<'a>> {
+    let mut sorted: Vec<_> = networks
+        .into_iter()
+        .filter(|network| network.scope == "swarm")
+        .collect();
     sorted.sort_by_key(|network| (network.name.as_str(), network.id.as_str()));
     let mut numbers = BTreeMap::new();
     let mut out: Vec<Overlay<'_>> = Vec::new();
@@ -196,6 +204,11 @@ fn overlays<'a>(networks: &'a [api::Network], refused: &mut Refused) -> Vec<Over
         out.push(Overlay {
             id: &network.id,
             ingress: network.ingress,
+            endpoints: network
+                .endpoints
+                .values()
+                .map(|endpoint| endpoint.id.as_str())
+                .collect(),
             network: Network {
                 name: network.name.clone(),
                 id: number,
@@ -210,7 +223,7 @@ fn overlays<'a>(networks: &'a [api::Network], refused: &mut Refused) -> Vec<Over
 }
 
 /// The first of its numbers: a network has one for each subnet, each of them unique in the Swarm.
-fn number(network: &api::Network) -> Option<u32> {
+pub(super) fn number(network: &api::Network) -> Option<u32> {
     let numbers = network.options.get(VNI_OPTION)?;
     let first = numbers.split(',').next()?.trim().parse().ok()?;
     (1..=NETWORK_MAX).contains(&first).then_some(first)
