@@ -3,12 +3,14 @@
 //! One loop does all writing. What it depends on (snapshot, interfaces, neighbours) is looked up each time, so a
 //! missed event costs time and never correctness. When it ends, maps, programs and links stay.
 
+mod containers;
 mod lead;
 mod names;
 mod removal;
 mod start;
 mod status;
 mod surroundings;
+mod swarm;
 mod sync;
 
 use std::sync::Arc;
@@ -35,7 +37,9 @@ use crate::telemetry::metrics::{self, Eviction, Metrics, Reading};
 
 use lead::Lead;
 pub use removal::uninstall;
-use sync::{Depth, Outcome, Synchronizer};
+use surroundings::Oddity;
+use swarm::Swarm;
+use sync::{Cluster, Depth, Outcome, Synchronizer};
 
 /// Everything is looked at again this often, whether or not something is known to have changed.
 const RESYNC: Duration = Duration::from_secs(30);
@@ -96,6 +100,10 @@ struct Agent {
     stop: CancellationToken,
     tasks: TaskTracker,
     provider: watch::Receiver<ProviderState>,
+    /// Where the provider is a Swarm.
+    swarm: Option<Swarm>,
+    /// Name of this node in the snapshot.
+    node: Arc<str>,
     changed: Arc<Notify>,
     synchronizer: Synchronizer,
     census: mpsc::Receiver<Result<Census, StoreError>>,
@@ -140,6 +148,7 @@ impl Agent {
                     self.read();
                     Depth::Full
                 }
+                () = containers_changed(&mut self.swarm) => Depth::Changes,
                 () = self.changed.notified(), if !looking => {
                     if looked.elapsed() > 2 * spacing {
                         spacing = SPACING[0];
@@ -178,6 +187,10 @@ impl Agent {
             let Some(newest) = self.provider.borrow().snapshot.clone() else {
                 continue;
             };
+            // Without the containers of this node nothing can be said of its own backends: what is in force stays.
+            if self.swarm.as_ref().is_some_and(|swarm| !swarm.knows_containers()) {
+                continue;
+            }
             let (snapshot, more) = self.lead.due(&newest, Instant::now());
             leading = more.is_some();
             if let Some(due) = more {
@@ -208,6 +221,8 @@ impl Agent {
         self.status.send_modify(|status| {
             status::provider_read(status, state.snapshot.as_deref(), state.error.as_deref());
         });
+        self.node = state.node.unwrap_or_else(|| self.config.node.name.as_str().into());
+        self.lead.rename(&self.node);
         if state.snapshot.is_none() {
             self.notifier.status("waiting for a valid cluster state".into());
         }
@@ -216,7 +231,17 @@ impl Agent {
     /// One synchronisation.
     async fn synchronize(&mut self, snapshot: &Arc<Snapshot>, depth: Depth) -> Synchronised {
         let start = Instant::now();
-        let mut outcome = match self.synchronizer.run(snapshot, depth).await {
+        let local = self
+            .swarm
+            .as_ref()
+            .map(|swarm| swarm.local.borrow().clone())
+            .unwrap_or_default();
+        let cluster = Cluster {
+            node: &self.node,
+            snapshot,
+            local: &local,
+        };
+        let mut outcome = match self.synchronizer.run(&cluster, depth).await {
             Ok(Some(outcome)) => outcome,
             Ok(None) => return Synchronised::Unchanged,
             Err(error) => {
@@ -227,6 +252,13 @@ impl Agent {
                 return Synchronised::Incomplete;
             }
         };
+        let refused = self.provider.borrow().refused.clone();
+        let refusals = refused
+            .iter()
+            .map(|refusal| Oddity::new(&refusal.object, &refusal.reason));
+        outcome.odd.extend(refusals);
+        outcome.odd.sort();
+        outcome.odd.dedup();
         outcome.problems.extend(self.put_in_force(snapshot, &outcome).await);
         self.complain(&outcome.problems);
         self.measure(snapshot, &outcome, start.elapsed());
@@ -284,7 +316,7 @@ impl Agent {
         let mut changed = false;
         self.status.send_modify(|status| {
             let before = status.provider.as_ref().map(|p| p.applied);
-            status::synced(status, &self.config, snapshot, outcome, took.as_secs_f64() * 1000.0);
+            status::synced(status, &self.node, snapshot, outcome, took.as_secs_f64() * 1000.0);
             changed = status.provider.as_ref().map(|p| p.applied) != before;
             let listen = self.names.server.as_ref().map_or(&[][..], |s| s.addresses());
             if self.config.dns.enabled {
@@ -332,7 +364,7 @@ impl Agent {
         let Some(snapshot) = self.provider.borrow().snapshot.clone() else {
             return;
         };
-        let peers = surroundings::tunnel_peers(&self.config, &snapshot);
+        let peers = surroundings::tunnel_peers(&self.node, &snapshot);
         let netlink = self.synchronizer.netlink.clone();
         tokio::spawn(async move { netlink.keep_warm(peers).await });
     }
@@ -348,5 +380,13 @@ impl Agent {
             tracing::debug!(target: "lb::agent", "readers were cut off");
         }
         tracing::info!(target: "lb::agent", "stopped; programs and tables stay in the kernel and keep forwarding");
+    }
+}
+
+/// Ends when this node's containers have changed; never without a container engine.
+async fn containers_changed(swarm: &mut Option<Swarm>) {
+    match swarm {
+        Some(swarm) => swarm.containers_changed().await,
+        None => std::future::pending().await,
     }
 }

@@ -30,6 +30,13 @@ impl Lead {
         }
     }
 
+    /// The node has another name.
+    pub(super) fn rename(&mut self, node: &str) {
+        if self.node != node {
+            node.clone_into(&mut self.node);
+        }
+    }
+
     /// The snapshot that is due at `now`, and when the rest of it will be.
     pub(super) fn due(&mut self, newest: &Arc<Snapshot>, now: Instant) -> (Arc<Snapshot>, Option<Instant>) {
         if !self.whole.as_ref().is_some_and(|whole| Arc::ptr_eq(whole, newest)) {

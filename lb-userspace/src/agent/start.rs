@@ -10,11 +10,12 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::containers::Finder;
 use super::lead::Lead;
 use super::sync::Synchronizer;
-use super::{Agent, COLLECT, Names, names, removal, status};
+use super::{Agent, COLLECT, Names, names, removal, status, swarm};
 use crate::admin::{self, api};
-use crate::config::Config;
+use crate::config::{Config, ProviderKind};
 use crate::datapath::attach::Attacher;
 use crate::datapath::collect::{self, Census, Collector};
 use crate::datapath::probe::Features;
@@ -72,10 +73,22 @@ impl Agent {
         };
         let counts = config.dns.enabled.then(|| names::counts(Arc::clone(&names.counters)));
         let desired = Arc::new(ArcSwapOption::<Desired>::empty());
+        let (provider, swarm) = match config.provider.kind {
+            ProviderKind::File => {
+                let file = provider::file::start(&config.provider.path, config.datapath.tunnel_port);
+                (file.context("cannot watch the cluster state")?, None)
+            }
+            ProviderKind::Docker => {
+                let swarm = swarm::start(&config, &stop)?;
+                (swarm.state.clone(), Some(swarm))
+            }
+        };
+        let finder = swarm.is_some().then(|| Finder::new(&config.provider.exec_root));
         let agent = Self {
-            provider: provider::start(&config).context("cannot watch the cluster state")?,
+            provider,
+            swarm,
             changed,
-            synchronizer: Synchronizer::new(Arc::clone(&config), features, attacher, store, netlink),
+            synchronizer: Synchronizer::new(Arc::clone(&config), features, attacher, store, netlink, finder),
             census,
             _collector: end,
             snapshot: watch::Sender::new(Arc::default()),
@@ -85,6 +98,7 @@ impl Agent {
             problems: Vec::new(),
             tasks: TaskTracker::new(),
             lead: Lead::new(config.node.name.clone()),
+            node: config.node.name.as_str().into(),
             names,
             desired,
             config,

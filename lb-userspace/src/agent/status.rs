@@ -81,9 +81,10 @@ fn reported(error: &ProviderError) -> ReportedError {
 }
 
 /// A synchronisation ended.
-pub(super) fn synced(status: &mut Status, config: &Config, snapshot: &Snapshot, outcome: &Outcome, milliseconds: f64) {
+pub(super) fn synced(status: &mut Status, node: &str, snapshot: &Snapshot, outcome: &Outcome, milliseconds: f64) {
     if let Some(agent) = &mut status.agent {
-        agent.addresses = surroundings::own_addresses(config, snapshot).collect();
+        node.clone_into(&mut agent.node);
+        agent.addresses = surroundings::own_addresses(node, snapshot).collect();
     }
     if let Some(provider) = &mut status.provider {
         provider.sync_error = (!outcome.problems.is_empty()).then(|| outcome.problems.join("; "));

@@ -17,13 +17,14 @@ use crate::net::{Link, Place};
 /// Interfaces that get programs, and what is odd about them, in the operator's words.
 pub(super) fn choose(
     config: &Config,
+    node: &str,
     snapshot: &Snapshot,
     links: &[Link],
     addresses: &[(u32, IpAddr)],
 ) -> (Interfaces, Vec<Oddity>) {
     let mut chosen = Interfaces::default();
     let mut odd = Vec::new();
-    let own: BTreeSet<IpAddr> = own_addresses(config, snapshot).collect();
+    let own: BTreeSet<IpAddr> = own_addresses(node, snapshot).collect();
     for link in links {
         if let Some(network) = config.workload_network(&link.name) {
             if snapshot.networks.iter().any(|n| n.name == network) {
@@ -43,11 +44,11 @@ pub(super) fn choose(
             }
             continue;
         }
-        let node = match config.datapath.interfaces.as_slice() {
+        let towards_nodes = match config.datapath.interfaces.as_slice() {
             [] => !link.loopback && addresses.iter().any(|(i, ip)| *i == link.ifindex && own.contains(ip)),
             globs => globs.iter().any(|glob| glob.matches(&link.name)),
         };
-        if node {
+        if towards_nodes {
             chosen.nodes.push(NodeInterface {
                 xdp: choose_xdp(config.datapath.xdp, link),
                 link: link.clone(),
@@ -84,14 +85,14 @@ impl Oddity {
 }
 
 /// This node's addresses.
-pub(super) fn own_addresses<'a>(config: &Config, snapshot: &'a Snapshot) -> impl Iterator<Item = IpAddr> + use<'a> {
-    let own = snapshot.nodes.iter().find(|n| n.name == config.node.name);
+pub(super) fn own_addresses<'a>(node: &str, snapshot: &'a Snapshot) -> impl Iterator<Item = IpAddr> + use<'a> {
+    let own = snapshot.nodes.iter().find(|n| n.name == node);
     own.into_iter().flat_map(|n| n.addresses.iter().copied())
 }
 
 /// Tunnel addresses of the other nodes: the first of each family.
-pub(super) fn tunnel_peers(config: &Config, snapshot: &Snapshot) -> Vec<IpAddr> {
-    let others = snapshot.nodes.iter().filter(|n| n.name != config.node.name);
+pub(super) fn tunnel_peers(node: &str, snapshot: &Snapshot) -> Vec<IpAddr> {
+    let others = snapshot.nodes.iter().filter(|n| n.name != node);
     others
         .flat_map(|n| {
             let first = |v4: bool| n.addresses.iter().find(move |ip| ip.is_ipv4() == v4).copied();
@@ -100,15 +101,20 @@ pub(super) fn tunnel_peers(config: &Config, snapshot: &Snapshot) -> Vec<IpAddr> 
         .collect()
 }
 
-/// Addresses of this node's own backends, with their networks; each once.
-pub(super) fn local_backends<'a>(config: &Config, snapshot: &'a Snapshot) -> Vec<(IpAddr, &'a Network)> {
-    let networks: BTreeMap<&str, &Network> = snapshot.networks.iter().map(|n| (n.name.as_str(), n)).collect();
+/// Addresses of this node's own backends, with their networks; each once. Those in overlays are not on this node's links.
+pub(super) fn local_backends<'a>(node: &str, snapshot: &'a Snapshot) -> Vec<(IpAddr, &'a Network)> {
+    let networks: BTreeMap<&str, &Network> = snapshot
+        .networks
+        .iter()
+        .filter(|n| !n.overlay)
+        .map(|n| (n.name.as_str(), n))
+        .collect();
     let mut found = BTreeMap::new();
     for service in &snapshot.services {
         let Some(network) = networks.get(service.network.as_str()) else {
             continue;
         };
-        for backend in service.backends.iter().filter(|b| b.node == config.node.name) {
+        for backend in service.backends.iter().filter(|b| b.node == node) {
             found.extend(backend.addresses.iter().map(|ip| ((*ip, network.id), *network)));
         }
     }
@@ -169,7 +175,11 @@ pub(super) fn interface_rows(interfaces: &Interfaces, snapshot: &Snapshot) -> BT
         );
     }
     for workload in &interfaces.workloads {
-        let Some(network) = snapshot.networks.iter().find(|n| n.name == workload.network) else {
+        let network = if workload.network.is_empty() {
+            NETWORK_NODE
+        } else if let Some(network) = snapshot.networks.iter().find(|n| n.name == workload.network) {
+            network.id
+        } else {
             continue;
         };
         let bridged = if workload.link.master.is_some() {
@@ -186,7 +196,7 @@ pub(super) fn interface_rows(interfaces: &Interfaces, snapshot: &Snapshot) -> BT
         rows.insert(
             InterfaceKey::new(workload.namespace.cookie(), workload.link.ifindex),
             Interface {
-                network: network.id,
+                network,
                 flags: abi::INTERFACE_WORKLOAD | bridged | peer,
                 mac: workload.link.mac.unwrap_or_default(),
                 _pad: [0; 2],
@@ -322,7 +332,7 @@ mod tests {
     #[test]
     fn node_interfaces_are_those_that_hold_its_addresses() {
         let addresses = [(2, ip("192.0.2.11")), (1, ip("192.0.2.1")), (5, ip("192.0.2.2"))];
-        let (chosen, odd) = choose(&config(&[]), &snapshot(), &links(), &addresses);
+        let (chosen, odd) = choose(&config(&[]), "n1", &snapshot(), &links(), &addresses);
         assert_eq!(names(&chosen), (vec!["eth0"], vec!["work0"]));
         assert_eq!(odd.len(), 1, "{odd:?}");
         assert!(
@@ -333,7 +343,7 @@ mod tests {
 
     #[test]
     fn configured_interfaces_need_no_address() {
-        let (chosen, odd) = choose(&config(&["stray*", "work*"]), &snapshot(), &links(), &[]);
+        let (chosen, odd) = choose(&config(&["stray*", "work*"]), "n1", &snapshot(), &links(), &[]);
         assert_eq!(
             names(&chosen),
             (vec!["stray0"], vec!["work0"]),
@@ -344,24 +354,21 @@ mod tests {
 
     #[test]
     fn a_node_without_interface_is_said() {
-        let (chosen, odd) = choose(&config(&[]), &snapshot(), &links(), &[]);
+        let (chosen, odd) = choose(&config(&[]), "n1", &snapshot(), &links(), &[]);
         assert!(chosen.nodes.is_empty());
         assert!(odd.iter().any(|o| o.reason.contains("datapath.interfaces")), "{odd:?}");
     }
 
     #[test]
     fn tunnel_peers_are_the_first_addresses_of_the_others() {
-        assert_eq!(
-            tunnel_peers(&config(&[]), &snapshot()),
-            [ip("192.0.2.12"), ip("fd00::2")]
-        );
+        assert_eq!(tunnel_peers("n1", &snapshot()), [ip("192.0.2.12"), ip("fd00::2")]);
     }
 
     #[test]
     fn only_places_behind_our_programs_are_told() {
         let (config, snapshot, links) = (config(&[]), snapshot(), links());
-        let (chosen, _) = choose(&config, &snapshot, &links, &[]);
-        let backends = local_backends(&config, &snapshot);
+        let (chosen, _) = choose(&config, "n1", &snapshot, &links, &[]);
+        let backends = local_backends("n1", &snapshot);
         assert_eq!(
             backends.iter().map(|(ip, n)| (*ip, n.id)).collect::<Vec<_>>(),
             [(ip("10.9.0.2"), 77)]
@@ -389,7 +396,7 @@ mod tests {
     fn rows_and_settings_follow_the_interfaces() {
         let mut links = links();
         links[2].master = Some(9);
-        let (chosen, _) = choose(&config(&[]), &snapshot(), &links, &[(2, ip("192.0.2.1"))]);
+        let (chosen, _) = choose(&config(&[]), "n1", &snapshot(), &links, &[(2, ip("192.0.2.1"))]);
         let rows = interface_rows(&chosen, &snapshot());
         assert_eq!(
             rows[&InterfaceKey::node(2)],

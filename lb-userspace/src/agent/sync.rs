@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use lb_common::abi::{InterfaceKey, Interfaces as InterfaceTable, Settings, SettingsTable};
 
+use super::containers::Finder;
 use super::surroundings::{self, Oddity};
 use crate::config::Config;
 use crate::datapath::attach::{Attacher, Attachment};
@@ -21,6 +22,7 @@ use crate::model::snapshot::Snapshot;
 use crate::net::{Link, Netlink};
 use crate::plan::store::{ReadTables, WriteTables};
 use crate::plan::{self, Actual, Reusable};
+use crate::provider::docker::Local;
 
 /// What one synchronisation did.
 #[derive(Debug, Default)]
@@ -46,6 +48,8 @@ pub(super) struct Synchronizer {
     pub(super) attacher: Attacher,
     pub(super) store: Store,
     pub(super) netlink: Netlink,
+    /// Finds this node's containers, where a container engine has them.
+    pub(super) finder: Option<Finder>,
     /// Elements of `backends` that may be given to another address, from the newest walk over the flows.
     pub(super) reusable: Reusable,
     /// What the last complete synchronisation was made from: a change of neighbours that changes none of it
@@ -56,10 +60,22 @@ pub(super) struct Synchronizer {
 #[derive(PartialEq)]
 struct Inputs {
     snapshot: Arc<Snapshot>,
+    node: String,
     links: Vec<Link>,
     known: desired::Interfaces,
     rows: std::collections::BTreeMap<InterfaceKey, lb_common::abi::Interface>,
     settings: Settings,
+}
+
+/// What the kernel shall hold the consequences of.
+#[derive(Clone, Copy)]
+pub(super) struct Cluster<'a> {
+    /// Name of this node.
+    pub(super) node: &'a str,
+    /// The cluster.
+    pub(super) snapshot: &'a Arc<Snapshot>,
+    /// This node's containers, where a container engine has them.
+    pub(super) local: &'a Local,
 }
 
 /// How thorough a synchronisation is.
@@ -78,6 +94,7 @@ impl Synchronizer {
         attacher: Attacher,
         store: Store,
         netlink: Netlink,
+        finder: Option<Finder>,
     ) -> Self {
         Self {
             config,
@@ -85,6 +102,7 @@ impl Synchronizer {
             attacher,
             store,
             netlink,
+            finder,
             reusable: Reusable::default(),
             last: None,
         }
@@ -94,20 +112,32 @@ impl Synchronizer {
     ///
     /// # Errors
     /// If nothing could be done. Failures of parts are in [`Outcome::problems`].
-    pub(super) async fn run(&mut self, snapshot: &Arc<Snapshot>, depth: Depth) -> Result<Option<Outcome>> {
+    pub(super) async fn run(&mut self, cluster: &Cluster<'_>, depth: Depth) -> Result<Option<Outcome>> {
+        let Cluster { node, snapshot, local } = *cluster;
         let links = self.netlink.links().await?;
         let addresses = self.netlink.addresses().await?;
-        let (interfaces, mut odd) = surroundings::choose(&self.config, snapshot, &links, &addresses);
-        let backends = surroundings::local_backends(&self.config, snapshot);
+        let (mut interfaces, mut odd) = surroundings::choose(&self.config, node, snapshot, &links, &addresses);
+        let backends = surroundings::local_backends(node, snapshot);
         let places = self
             .netlink
             .places(&links, backends.iter().map(|(ip, _)| *ip))
             .await?
             .places;
-        let (known, unserved) = surroundings::backend_interfaces(&places, &backends, &interfaces, &links);
+        let (mut known, unserved) = surroundings::backend_interfaces(&places, &backends, &interfaces, &links);
         odd.extend(unserved);
+        if let Some(finder) = &mut self.finder {
+            let found = finder.find(local, &links).await;
+            // A network that the snapshot does not have yet is attached with it.
+            let there = |name: &str| name.is_empty() || snapshot.networks.iter().any(|n| n.name == name);
+            interfaces
+                .workloads
+                .extend(found.workloads.into_iter().filter(|w| there(&w.network)));
+            known.extend(found.reach);
+            odd.extend(found.problems.into_iter().map(|problem| Oddity::new("", problem)));
+        }
         let inputs = Inputs {
             snapshot: Arc::clone(snapshot),
+            node: node.to_owned(),
             links,
             known,
             rows: surroundings::interface_rows(&interfaces, snapshot),
@@ -140,7 +170,7 @@ impl Synchronizer {
             ..Outcome::default()
         };
         let start = Instant::now();
-        let desired = Desired::compile(&inputs.snapshot, &self.config.node.name, &inputs.known)?;
+        let desired = Desired::compile(&inputs.snapshot, &inputs.node, &inputs.known)?;
         for refusal in &desired.refused {
             outcome.odd.push(Oddity::new(&refusal.object, &refusal.reason));
         }

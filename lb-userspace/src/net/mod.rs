@@ -108,7 +108,7 @@ pub struct BridgeEntry {
 }
 
 /// A socket to the kernel.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Netlink {
     handle: Handle,
 }
@@ -122,6 +122,18 @@ impl Netlink {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
         Ok(Self { handle })
+    }
+
+    /// Opens a socket in another network namespace. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// If the namespace cannot be entered or the socket not be opened.
+    pub fn connect_in(namespace: &netns::Namespace) -> Result<Self, NetError> {
+        let runtime = tokio::runtime::Handle::current();
+        namespace.run(|| {
+            let _runtime = runtime.enter();
+            Self::connect()
+        })?
     }
 
     /// Every interface.

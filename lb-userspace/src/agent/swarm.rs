@@ -1,0 +1,305 @@
+//! The agent's part in a Swarm: the provider `docker`, and what agents tell each other.
+//!
+//! Every agent serves the stream and follows all managers, whatever its node's part is at the moment: a worker has nothing
+//! to serve, and a manager does not use what others say about the Swarm; so a promotion changes nothing here.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::containers::node_addresses;
+use crate::config::Config;
+use crate::model::snapshot::Snapshot;
+use crate::net::Netlink;
+use crate::provider::ProviderState;
+use crate::provider::docker::{self, Docker, Local, Options, Reading, Role, Streamed};
+use crate::stream::{
+    Client, ClientOptions, Identity, IdentityError, Report, Server, ServerOptions, Source, StreamStatus, Timing, View,
+};
+
+/// How often streams are asked how they are.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often the node's own addresses are read.
+const ADDRESSES: Duration = Duration::from_secs(10);
+
+/// What the rest of the agent gets.
+pub(super) struct Swarm {
+    /// The cluster state, with what the nodes have reported.
+    pub(super) state: watch::Receiver<ProviderState>,
+    /// What runs on this node.
+    pub(super) local: watch::Receiver<Arc<Local>>,
+    /// This node's part.
+    pub(super) role: watch::Receiver<Role>,
+    /// How the streams are.
+    pub(super) stream: watch::Receiver<StreamStatus>,
+    known: bool,
+}
+
+impl Swarm {
+    /// Whether the containers of this node are known.
+    pub(super) fn knows_containers(&self) -> bool {
+        self.known
+    }
+
+    /// Ends when they have changed.
+    pub(super) async fn containers_changed(&mut self) {
+        match self.local.changed().await {
+            // An engine that does not answer has not said that there are none.
+            Ok(()) => self.known |= self.local.borrow_and_update().error.is_none(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// Starts it. Without an identity (`[stream]`) the stream is off: managers do without, workers know what their engine knows.
+///
+/// # Errors
+/// The identity is configured and cannot be used.
+pub(super) fn start(config: &Config, stop: &CancellationToken) -> Result<Swarm> {
+    let identity = match Identity::load(&config.stream) {
+        Ok(identity) => Some(identity),
+        Err(error @ IdentityError::Off) => {
+            tracing::warn!(target: "lb::stream", %error, "agents do not talk to each other");
+            None
+        }
+        Err(error) => return Err(error).context("cannot join the stream between agents"),
+    };
+    let (streamed, said) = watch::channel(Streamed::default());
+    let docker = docker::start(Options::from(config), said);
+    let (state, states) = watch::channel(ProviderState::default());
+    let (view, views) = watch::channel(None);
+    let (reports, reported) = watch::channel(BTreeMap::new());
+    let (status, statuses) = watch::channel(StreamStatus::default());
+    tokio::spawn(merge(
+        docker.state.clone(),
+        docker.readings.clone(),
+        reported,
+        state,
+        view,
+    ));
+    let Docker { role, local, .. } = docker;
+    if let Some(identity) = identity {
+        let talk = Talk {
+            config: config.clone(),
+            identity,
+            role: role.clone(),
+            views,
+            streamed,
+            reports,
+            status,
+        };
+        tokio::spawn(talk.run(stop.clone()));
+    }
+    Ok(Swarm {
+        state: states,
+        local,
+        role,
+        stream: statuses,
+        known: false,
+    })
+}
+
+/// The snapshot, with the addresses that nodes report of themselves behind those that the Swarm knows. An address that is
+/// another node's stays that node's.
+fn with_reports(snapshot: &Snapshot, reports: &BTreeMap<String, Report>) -> Snapshot {
+    let mut merged = snapshot.clone();
+    let mut taken: Vec<IpAddr> = merged.nodes.iter().flat_map(|node| node.addresses.clone()).collect();
+    for node in &mut merged.nodes {
+        let Some(report) = node.id.as_ref().and_then(|id| reports.get(id)) else {
+            continue;
+        };
+        for address in &report.addresses {
+            if !taken.contains(address) {
+                taken.push(*address);
+                node.addresses.push(*address);
+            }
+        }
+    }
+    merged
+}
+
+/// Keeps `state` and `view` in step with what the provider and the nodes say.
+async fn merge(
+    mut provider: watch::Receiver<ProviderState>,
+    mut readings: watch::Receiver<Option<Reading>>,
+    mut reports: watch::Receiver<BTreeMap<String, Report>>,
+    state: watch::Sender<ProviderState>,
+    view: watch::Sender<Option<View>>,
+) {
+    let mut reporting = true;
+    loop {
+        let (newest, reading) = (
+            provider.borrow_and_update().clone(),
+            readings.borrow_and_update().clone(),
+        );
+        let merged = newest.snapshot.as_deref().map(|snapshot| match reading {
+            // Only a manager hears reports; on a worker they are in what the manager says.
+            Some(_) => with_reports(snapshot, &reports.borrow_and_update()),
+            None => snapshot.clone(),
+        });
+        state.send_if_modified(|state| {
+            let mut changed = false;
+            if let Some(merged) = merged {
+                let refused = (*newest.refused).clone();
+                changed = state.accept(merged, refused, newest.node.as_deref()) != crate::provider::Change::Nothing;
+            }
+            if let Some(error) = &newest.error {
+                changed |= state.reject((**error).clone());
+            }
+            changed
+        });
+        let snapshot = state.borrow().snapshot.clone();
+        view.send_replace(reading.zip(snapshot).map(|(reading, snapshot)| View {
+            snapshot,
+            index: Some(reading.index),
+            read: reading.read,
+        }));
+        tokio::select! {
+            changed = provider.changed() => if changed.is_err() { return },
+            changed = readings.changed() => if changed.is_err() { return },
+            changed = reports.changed(), if reporting => reporting = changed.is_ok(),
+            () = state.closed() => return,
+        }
+    }
+}
+
+/// Both ends of the stream, while this node is in a Swarm.
+struct Talk {
+    config: Config,
+    identity: Arc<Identity>,
+    role: watch::Receiver<Role>,
+    views: watch::Receiver<Option<View>>,
+    streamed: watch::Sender<Streamed>,
+    reports: watch::Sender<BTreeMap<String, Report>>,
+    status: watch::Sender<StreamStatus>,
+}
+
+impl Talk {
+    async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let node = self.role.borrow_and_update().node.clone();
+            if node.is_empty() {
+                if self.role.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            let end = stop.child_token();
+            self.talk_as(&node, &end).await;
+            end.cancel();
+        }
+    }
+
+    /// Until this node has another id.
+    async fn talk_as(&mut self, node: &str, stop: &CancellationToken) {
+        let server = ServerOptions {
+            node: node.to_owned(),
+            listen: self.config.stream.listen.clone(),
+            connections: self.config.stream.connections as usize,
+            identity: Arc::clone(&self.identity),
+            timing: Timing::default(),
+        };
+        let server = match Server::start(server, self.views.clone(), stop) {
+            Ok(server) => server,
+            Err(error) => {
+                tracing::error!(target: "lb::stream", %error, "the state is not sent to other nodes");
+                tokio::time::sleep(ADDRESSES).await;
+                return;
+            }
+        };
+        let (managers, followed) = watch::channel(Vec::new());
+        let (report, own) = watch::channel(Report::default());
+        let client = ClientOptions {
+            node: node.to_owned(),
+            identity: Arc::clone(&self.identity),
+            state_file: Some(self.config.stream.state_file.clone()),
+            snapshots: true,
+            timing: Timing::default(),
+        };
+        let client = Client::start(client, followed, own, stop);
+        let (mut snapshots, mut reports) = (client.snapshots(), server.reports());
+        let mut look = tokio::time::interval(LOOK);
+        let mut addresses = tokio::time::interval(ADDRESSES);
+        let netlink = Netlink::connect().ok();
+        let port = self.config.stream.port().unwrap_or_default();
+        loop {
+            let role = self.role.borrow_and_update().clone();
+            if role.node != node {
+                break;
+            }
+            managers.send_if_modified(|managers| replace(managers, follow(&role, port)));
+            self.reports.send_if_modified(|all| {
+                let mut new = reports.borrow_and_update().clone();
+                new.insert(node.to_owned(), report.borrow().clone());
+                replace(all, new)
+            });
+            let status = client.status();
+            let streamed = Streamed {
+                snapshot: snapshots.borrow_and_update().clone(),
+                live: matches!(status.source, Source::Manager { .. })
+                    && status.managers.iter().any(|m| m.connected && m.current),
+            };
+            self.streamed.send_if_modified(|now| {
+                let same = now.live == streamed.live
+                    && now.snapshot.as_ref().map(Arc::as_ptr) == streamed.snapshot.as_ref().map(Arc::as_ptr);
+                *now = streamed;
+                !same
+            });
+            let status = if self.views.borrow().is_some() {
+                StreamStatus {
+                    managers: status.managers,
+                    ..server.status()
+                }
+            } else {
+                status
+            };
+            self.status.send_if_modified(|now| replace(now, status));
+            tokio::select! {
+                () = stop.cancelled() => break,
+                changed = self.role.changed() => if changed.is_err() { break },
+                changed = snapshots.changed() => if changed.is_err() { break },
+                changed = reports.changed() => if changed.is_err() { break },
+                _ = look.tick() => {}
+                _ = addresses.tick() => {
+                    if let Some(addresses) = own_addresses(netlink.as_ref()).await {
+                        let new = Report {
+                            node: node.to_owned(),
+                            name: role.name.clone(),
+                            addresses,
+                            ..Report::default()
+                        };
+                        report.send_if_modified(|report| replace(report, new));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The other managers' agents.
+fn follow(role: &Role, port: u16) -> Vec<SocketAddr> {
+    let others = role
+        .managers
+        .iter()
+        .map(SocketAddr::ip)
+        .filter(|ip| Some(*ip) != role.address);
+    others.map(|ip| SocketAddr::new(ip, port)).collect()
+}
+
+async fn own_addresses(netlink: Option<&Netlink>) -> Option<Vec<IpAddr>> {
+    let netlink = netlink?;
+    let (links, addresses) = (netlink.links().await.ok()?, netlink.addresses().await.ok()?);
+    Some(node_addresses(&links, &addresses))
+}
+
+/// Whether that was news.
+fn replace<T: PartialEq>(now: &mut T, new: T) -> bool {
+    let news = *now != new;
+    *now = new;
+    news
+}
