@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::shared;
 
-/// The address of a container's endpoint is told to the others within this many looks.
+/// What a node says about a network, with what it knows of the services on it.
 fn verbose(node: &Node, network: &str) -> Value {
     node.api(&format!("/networks/{network}?verbose=true")).unwrap()
 }
