@@ -38,7 +38,7 @@ use crate::telemetry::metrics::{self, Eviction, Metrics, Reading};
 use lead::Lead;
 pub use removal::uninstall;
 use surroundings::Oddity;
-use swarm::Swarm;
+use swarm::{News, Swarm};
 use sync::{Cluster, Depth, Outcome, Synchronizer};
 
 /// Everything is looked at again this often, whether or not something is known to have changed.
@@ -148,7 +148,14 @@ impl Agent {
                     self.read();
                     Depth::Full
                 }
-                () = containers_changed(&mut self.swarm) => Depth::Changes,
+                news = news_of(&mut self.swarm) => {
+                    let swarm = self.swarm.as_ref().map(Swarm::status);
+                    self.status.send_modify(|status| status.swarm = swarm);
+                    match news {
+                        News::Containers => Depth::Changes,
+                        News::Circumstances => continue,
+                    }
+                }
                 () = self.changed.notified(), if !looking => {
                     if looked.elapsed() > 2 * spacing {
                         spacing = SPACING[0];
@@ -383,10 +390,10 @@ impl Agent {
     }
 }
 
-/// Ends when this node's containers have changed; never without a container engine.
-async fn containers_changed(swarm: &mut Option<Swarm>) {
+/// What has changed of this node's part in a Swarm; never anything where there is none.
+async fn news_of(swarm: &mut Option<Swarm>) -> News {
     match swarm {
-        Some(swarm) => swarm.containers_changed().await,
+        Some(swarm) => swarm.changed().await,
         None => std::future::pending().await,
     }
 }

@@ -15,7 +15,8 @@ pub use answer::{Check, DnsAnswer, DnsQuestion, DnsRecord, Level, Plan};
 pub use datapath::{MapEntry, MapStatus, Program, Traffic};
 pub use service::{Backend, BackendCount, Flow, Port, Service, ServiceTraffic};
 pub use status::{
-    AgentStatus, DatapathStatus, DnsStatus, HookStatus, InterfaceStatus, ProviderError, ProviderStatus, Refused, Status,
+    AgentStatus, DatapathStatus, DnsStatus, HookStatus, InterfaceStatus, ProviderError, ProviderStatus, Refused,
+    Status, SwarmStatus,
 };
 
 /// Version of everything in this module.

@@ -12,7 +12,7 @@ use super::surroundings;
 use super::sync::Outcome;
 use crate::admin::api::{
     AgentStatus, DatapathStatus, DnsStatus, HookStatus, InterfaceStatus, ProviderError as ReportedError,
-    ProviderStatus, Refused, Status,
+    ProviderStatus, Refused, Status, SwarmStatus,
 };
 use crate::config::{Config, ProviderKind};
 use crate::datapath::attach::{Attachment, Hook, Mode};
@@ -20,6 +20,8 @@ use crate::dns::counters::Source;
 use crate::dns::{DnsCounters, Zone};
 use crate::model::snapshot::Snapshot;
 use crate::provider::ProviderError;
+use crate::provider::docker::{Local, Part, Role};
+use crate::stream::StreamStatus;
 
 /// The status of an agent that has just started.
 pub(super) fn initial(config: &Config) -> Status {
@@ -108,6 +110,24 @@ pub(super) fn synced(status: &mut Status, node: &str, snapshot: &Snapshot, outco
     }
 }
 
+/// This node's part in a Swarm.
+pub(super) fn swarm(role: &Role, local: &Local, stream: &StreamStatus) -> SwarmStatus {
+    let (part, reason) = match &role.part {
+        Part::Unknown => ("unknown", None),
+        Part::Manager => ("manager", None),
+        Part::Worker => ("worker", None),
+        Part::None(reason) => ("none", Some(reason.clone())),
+    };
+    SwarmStatus {
+        role: part.into(),
+        reason,
+        node: role.node.clone(),
+        containers: local.containers.len() as u64,
+        error: local.error.clone(),
+        stream: stream.clone(),
+    }
+}
+
 /// A synchronisation could not be done at all.
 pub(super) fn failed(status: &mut Status, error: &str) {
     if let Some(provider) = &mut status.provider {
@@ -132,10 +152,12 @@ pub(super) fn dns(
 }
 
 fn interfaces(attachments: &[Attachment]) -> Vec<InterfaceStatus> {
-    let mut found: BTreeMap<u32, InterfaceStatus> = BTreeMap::new();
+    let mut found: BTreeMap<(&str, u32), InterfaceStatus> = BTreeMap::new();
     for attachment in attachments {
-        let interface = found.entry(attachment.ifindex).or_insert_with(|| InterfaceStatus {
+        let key = (attachment.namespace.as_str(), attachment.ifindex);
+        let interface = found.entry(key).or_insert_with(|| InterfaceStatus {
             name: attachment.interface.clone(),
+            namespace: attachment.namespace.clone(),
             ifindex: attachment.ifindex,
             role: match attachment.hook {
                 Hook::FromWorkload | Hook::ToWorkload => "workload".into(),

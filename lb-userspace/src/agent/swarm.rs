@@ -13,6 +13,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::containers::node_addresses;
+use super::status;
+use crate::admin::api;
 use crate::config::Config;
 use crate::model::snapshot::Snapshot;
 use crate::net::Netlink;
@@ -40,19 +42,40 @@ pub(super) struct Swarm {
     known: bool,
 }
 
+/// What has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Containers of this node.
+    Containers,
+    /// This node's part, or the streams.
+    Circumstances,
+}
+
 impl Swarm {
     /// Whether the containers of this node are known.
     pub(super) fn knows_containers(&self) -> bool {
         self.known
     }
 
-    /// Ends when they have changed.
-    pub(super) async fn containers_changed(&mut self) {
-        match self.local.changed().await {
-            // An engine that does not answer has not said that there are none.
-            Ok(()) => self.known |= self.local.borrow_and_update().error.is_none(),
-            Err(_) => std::future::pending().await,
+    /// This node's part, for people.
+    pub(super) fn status(&self) -> api::SwarmStatus {
+        status::swarm(&self.role.borrow(), &self.local.borrow(), &self.stream.borrow())
+    }
+
+    /// Ends when something has changed.
+    pub(super) async fn changed(&mut self) -> News {
+        let (ended, news) = tokio::select! {
+            changed = self.local.changed() => (changed.is_err(), News::Containers),
+            changed = self.role.changed() => (changed.is_err(), News::Circumstances),
+            changed = self.stream.changed() => (changed.is_err(), News::Circumstances),
+        };
+        if ended {
+            // The parts end when the agent does.
+            std::future::pending::<()>().await;
         }
+        // An engine that does not answer has not said that there are none.
+        self.known |= news == News::Containers && self.local.borrow().error.is_none();
+        news
     }
 }
 

@@ -62,7 +62,7 @@ pub enum AttachError {
         /// Its name.
         namespace: String,
         /// What went wrong.
-        source: load::LoadError,
+        source: Box<load::LoadError>,
     },
     /// A pin.
     #[error("pin {}: {source}", .pin.display())]
@@ -263,7 +263,7 @@ impl Attacher {
                 free.insert(
                     load::pair(OBJECT, &self.directory, cookie).map_err(|source| AttachError::Pair {
                         namespace: want.namespace.name(),
-                        source,
+                        source: Box::new(source),
                     })?,
                 )
             }

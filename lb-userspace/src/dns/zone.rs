@@ -8,7 +8,7 @@ use hickory_proto::rr::RecordType;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::model::snapshot::{BackendState, EndpointMode, Service, Snapshot};
+use crate::model::snapshot::{BackendState, EndpointMode, Network, Service, Snapshot};
 
 /// Every name of every network of one snapshot.
 ///
@@ -107,7 +107,9 @@ impl Zone {
         let mut drafts: Vec<Draft> = Vec::new();
         for (index, network) in order.iter().enumerate() {
             zone.by_name.entry(network.name.to_ascii_lowercase()).or_insert(index);
-            for subnet in &network.subnets {
+            // Nobody is in Swarm's mesh as a client, and it has no names.
+            let subnets = if network.ingress { &[][..] } else { &network.subnets };
+            for subnet in subnets {
                 zone.subnets.entry(subnet.trunc()).or_default().push(index);
                 zone.prefixes[family(subnet.addr())].push(subnet.prefix_len());
             }
@@ -118,7 +120,8 @@ impl Zone {
             lengths.dedup();
         }
         for service in &snapshot.services {
-            if let Some(index) = order.iter().position(|network| network.name == service.network) {
+            let is_its = |network: &&&Network| network.name == service.network && !network.ingress;
+            if let Some(index) = order.iter().position(|network| is_its(&network)) {
                 drafts[index].add(service);
             }
         }

@@ -57,6 +57,7 @@ fn status() -> api::Status {
             schema: 1,
             interfaces: vec![api::InterfaceStatus {
                 name: "eth0".into(),
+                namespace: String::new(),
                 ifindex: 2,
                 role: "node".into(),
                 hooks: vec![api::HookStatus {

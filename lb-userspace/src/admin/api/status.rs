@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{MapStatus, Traffic, time};
+use crate::stream::StreamStatus;
 
 /// The node at a glance. The agent fills in everything but `maps` and `traffic`, which are read when asked for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -17,6 +18,8 @@ pub struct Status {
     pub agent: Option<AgentStatus>,
     /// None when the answer comes from the maps.
     pub provider: Option<ProviderStatus>,
+    /// None where the cluster is no Swarm.
+    pub swarm: Option<SwarmStatus>,
     /// Programs and where they are attached.
     pub datapath: DatapathStatus,
     /// None when names are not served.
@@ -101,6 +104,24 @@ impl std::fmt::Display for ProviderError {
     }
 }
 
+/// This node's part in a Swarm.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SwarmStatus {
+    /// `manager`, `worker`, `none` or `unknown`.
+    pub role: String,
+    /// Why there is no part, if there is none.
+    pub reason: Option<String>,
+    /// Its id in the Swarm.
+    pub node: String,
+    /// Running containers in overlay networks.
+    pub containers: u64,
+    /// Why the containers are not the newest state, if they are not.
+    pub error: Option<String>,
+    /// What agents tell each other.
+    pub stream: StreamStatus,
+}
+
 /// Programs and maps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -115,8 +136,10 @@ pub struct DatapathStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct InterfaceStatus {
-    /// Its name in the agent's network namespace.
+    /// Its name in its network namespace.
     pub name: String,
+    /// Name of that namespace; empty for the agent's own.
+    pub namespace: String,
     /// Its index.
     pub ifindex: u32,
     /// `node` or `workload`.

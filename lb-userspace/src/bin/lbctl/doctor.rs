@@ -2,6 +2,7 @@
 
 mod facts;
 
+use lb_common::abi::NAMESPACE_NODE;
 use lb_common::abi::SCHEMA_VERSION;
 use lb_userspace::admin::api::{Check, HookStatus, InterfaceStatus, Level, List, MapStatus, Origin, Program};
 use lb_userspace::datapath::view::ProgramInfo;
@@ -52,10 +53,10 @@ pub(crate) fn program(info: ProgramInfo) -> Program {
     }
 }
 
-/// The interfaces that pinned links are attached to. Native or generic is not told by a link.
+/// The interfaces of the node's own namespace that pinned links are attached to. Native or generic is not told by a link.
 pub(crate) fn attached(programs: &[ProgramInfo]) -> Vec<InterfaceStatus> {
     let mut all = Vec::<InterfaceStatus>::new();
-    for p in programs {
+    for p in programs.iter().filter(|p| p.namespace == NAMESPACE_NODE) {
         let (Some(hook), Some(ifindex)) = (&p.hook, p.ifindex.filter(|i| *i != 0)) else {
             continue;
         };
@@ -74,6 +75,7 @@ pub(crate) fn attached(programs: &[ProgramInfo]) -> Vec<InterfaceStatus> {
                 let name = p.interface.clone().unwrap_or_else(|| format!("index {ifindex}"));
                 all.push(InterfaceStatus {
                     name,
+                    namespace: String::new(),
                     ifindex,
                     role: String::new(),
                     hooks: vec![status],

@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya_obj::generated::bpf_prog_info;
+use lb_common::abi::NAMESPACE_NODE;
 
+use super::super::layout;
 use super::sys::{self, LinkTarget};
 
 /// A pinned program, or a pinned link and the program behind it.
@@ -24,7 +26,9 @@ pub struct ProgramInfo {
     pub hook: Option<String>,
     /// Interface index; none for a program that is only pinned, 0 for a link whose interface is gone.
     pub ifindex: Option<u32>,
-    /// Name of the interface in this network namespace.
+    /// Network namespace of the interface, as [`lb_common::abi::InterfaceKey::namespace`] has it.
+    pub namespace: u64,
+    /// Name of the interface, if it is in this network namespace.
     pub interface: Option<String>,
     /// Times that it ran, if the kernel counts (`kernel.bpf_stats_enabled`).
     pub run_count: Option<u64>,
@@ -87,7 +91,9 @@ fn link(path: &Path, program: &mut ProgramInfo) -> io::Result<()> {
     };
     program.hook = Some(hook.into());
     program.ifindex = Some(ifindex);
-    program.interface = interface_name(ifindex);
+    let pin = path.file_name().and_then(|name| layout::parse_link(name.to_str()?));
+    program.namespace = pin.map_or(NAMESPACE_NODE, |(_, interface)| interface.namespace);
+    program.interface = interface_name(ifindex).filter(|_| program.namespace == NAMESPACE_NODE);
     describe(&sys::program_by_id(info.prog_id)?, program)
 }
 

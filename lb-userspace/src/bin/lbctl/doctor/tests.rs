@@ -7,6 +7,7 @@ use super::*;
 fn healthy() -> Facts {
     let interfaces = vec![InterfaceStatus {
         name: "eth0".into(),
+        namespace: String::new(),
         ifindex: 2,
         role: "node".into(),
         hooks: vec![HookStatus {

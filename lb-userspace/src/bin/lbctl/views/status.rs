@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
-use lb_userspace::admin::api::{AgentStatus, InterfaceStatus, MapStatus, Origin, ProviderStatus, Status, Traffic};
+use lb_userspace::admin::api::{
+    AgentStatus, InterfaceStatus, MapStatus, Origin, ProviderStatus, Status, SwarmStatus, Traffic,
+};
+use lb_userspace::stream::{Role, Source};
 
 use super::percent;
 use crate::output::{Context, View, bytes, count, duration};
@@ -30,6 +33,9 @@ fn page(status: &Status, context: &Context) -> String {
     let mut sections = vec![("AGENT", vec![agent(status, context)])];
     if let Some(p) = &status.provider {
         sections.push(("PROVIDER", provider(p, context)));
+    }
+    if let Some(s) = &status.swarm {
+        sections.push(("SWARM", swarm(s)));
     }
     sections.push(("DATAPATH", datapath(status, context)));
     sections.push(("MAPS", maps(&status.maps, context)));
@@ -95,6 +101,49 @@ fn agent(status: &Status, context: &Context) -> String {
     )
 }
 
+fn swarm(s: &SwarmStatus) -> Vec<String> {
+    let stream = &s.stream;
+    let source = match &stream.source {
+        Source::Nothing if s.role == "manager" => "this node's engine".into(),
+        Source::Nothing => "none yet".into(),
+        Source::Manager { address, node } => format!("manager {} at {address}", short(node)),
+        Source::Disk => "this node's disk: no manager's agent has answered since the start".into(),
+        Source::Engine => "this node's engine".into(),
+    };
+    let age = stream
+        .age_ms
+        .map_or_else(String::new, |ms| format!("   age {}", duration(ms as f64 / 1000.0)));
+    let mut lines = vec![format!(
+        "{} {}   state from {source}{age}   {} containers",
+        s.role,
+        short(&s.node),
+        s.containers
+    )];
+    if stream.role == Role::Manager {
+        lines.push(format!(
+            "streams to {} nodes, {} reports",
+            stream.nodes.len(),
+            stream.reports
+        ));
+    }
+    for manager in &stream.managers {
+        let state = match (manager.connected, &manager.error) {
+            (true, _) if manager.current => "connected, in force".into(),
+            (true, _) => "connected".into(),
+            (false, Some(error)) => format!("not connected: {error}"),
+            (false, None) => "not connected".into(),
+        };
+        lines.push(format!("manager {}: {state}", manager.address));
+    }
+    lines.extend([&s.reason, &s.error, &stream.error].into_iter().flatten().cloned());
+    lines
+}
+
+/// As Docker shortens ids.
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
 fn provider(p: &ProviderStatus, context: &Context) -> Vec<String> {
     let connected = if p.connected { "connected" } else { "failing" };
     let sync = match (p.last_sync, p.last_sync_ms) {
@@ -125,8 +174,14 @@ fn datapath(status: &Status, context: &Context) -> Vec<String> {
     if interfaces.is_empty() {
         lines[0] += "   no interface attached";
     }
-    let width = interfaces.iter().map(|i| i.name.len()).max().unwrap_or(0);
-    for InterfaceStatus { name, role, hooks, .. } in interfaces {
+    let place = |i: &InterfaceStatus| match i.namespace.as_str() {
+        "" => i.name.clone(),
+        namespace => format!("{namespace}/{}", i.name),
+    };
+    let width = interfaces.iter().map(|i| place(i).len()).max().unwrap_or(0);
+    for interface in interfaces {
+        let InterfaceStatus { role, hooks, .. } = interface;
+        let name = place(interface);
         let modes: Vec<_> = hooks.iter().map(|h| format!("{}:{}", h.hook, h.mode)).collect();
         lines.push(
             format!("{name:<width$}  {role:<8}  {}", modes.join(" "))

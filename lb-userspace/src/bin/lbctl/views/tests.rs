@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lb_userspace::admin::api::*;
 use lb_userspace::model::snapshot::Protocol;
+use lb_userspace::stream::{ManagerStatus, Role, Source, StreamStatus};
 
 use super::*;
 
@@ -66,11 +67,36 @@ fn busy() -> Status {
             last_sync: Some(now() - Duration::from_secs(2)),
             last_sync_ms: Some(7.25),
         }),
+        swarm: Some(SwarmStatus {
+            role: "worker".into(),
+            node: "f7ky63f14ew65xt9b8u19096w".into(),
+            containers: 7,
+            stream: StreamStatus {
+                role: Role::Worker,
+                source: Source::Manager {
+                    address: "192.0.2.1:4790".parse().unwrap(),
+                    node: "l5674lfl47vz8s3qmkm8qhi01".into(),
+                },
+                age_ms: Some(350),
+                managers: vec![ManagerStatus {
+                    address: "192.0.2.1:4790".parse().unwrap(),
+                    node: None,
+                    connected: true,
+                    current: true,
+                    generation: Some(4),
+                    age_ms: Some(350),
+                    error: None,
+                }],
+                ..StreamStatus::default()
+            },
+            ..SwarmStatus::default()
+        }),
         datapath: DatapathStatus {
             schema: 1,
             interfaces: vec![
                 InterfaceStatus {
                     name: "eth0".into(),
+                    namespace: String::new(),
                     ifindex: 2,
                     role: "node".into(),
                     hooks: vec![
@@ -80,6 +106,7 @@ fn busy() -> Status {
                 },
                 InterfaceStatus {
                     name: "veth5f2c".into(),
+                    namespace: String::new(),
                     ifindex: 9,
                     role: "workload".into(),
                     hooks: vec![
