@@ -164,6 +164,8 @@ fn tasks_of_global_services_go_by_their_node() {
         names.contains(&"metrics.qh1ydg2yvqsuxawgevyujxmni.335ro902iqe6uwaa0vvxgfooa"),
         "{names:?}"
     );
+    let here = metrics.backends.iter().find(|b| b.name.contains("qh1ydg2")).unwrap();
+    assert_eq!(here.aliases, ["5b153bcabc1d"]);
     // Published in host mode: left alone.
     assert!(
         snapshot
@@ -209,6 +211,28 @@ fn tasks_of_a_paused_node_stay_and_those_of_a_lost_one_go() {
     assert_eq!(service(&translated(&nodes), "shop", "web").backends.len(), 3);
     nodes[0]["Status"]["State"] = "down".into();
     assert_eq!(service(&translated(&nodes), "shop", "web").backends.len(), 2);
+}
+
+#[test]
+fn a_host_name_that_was_wished_for_is_a_name_of_the_task() {
+    for (hostname, expected) in [
+        ("front", &["5b153bcabc1d", "front"][..]),
+        ("{{.Node.Hostname}}", &["5b153bcabc1d"]),
+    ] {
+        let mut tasks: serde_json::Value = serde_json::from_slice(answer!("tasks")).unwrap();
+        tasks[0]["Spec"]["ContainerSpec"]["Hostname"] = hostname.into();
+        let (snapshot, _) = swarm(answer!("services"), tasks.to_string().as_bytes());
+        let metrics = service(&snapshot, "blog", "metrics");
+        assert_eq!(
+            metrics
+                .backends
+                .iter()
+                .find(|b| b.name.contains("qh1ydg2"))
+                .unwrap()
+                .aliases,
+            expected
+        );
+    }
 }
 
 #[test]
