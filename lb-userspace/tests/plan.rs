@@ -89,6 +89,7 @@ prop_compose! {
                 port: None,
                 state: if ready { BackendState::Ready } else { BackendState::Draining },
                 weight,
+                aliases: Vec::new(),
             }).collect(),
         }).collect();
         let nodes = [0].into_iter().chain(nodes).map(node).collect();
@@ -352,6 +353,7 @@ fn two_services(hosts: [usize; 2]) -> Snapshot {
             port: None,
             state: BackendState::Ready,
             weight: 1,
+            aliases: Vec::new(),
         }],
     };
     Snapshot {

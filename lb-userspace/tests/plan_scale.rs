@@ -22,6 +22,7 @@ fn snapshot() -> Snapshot {
         port: None,
         state: BackendState::Ready,
         weight: 1,
+        aliases: Vec::new(),
     };
     let service = |s: u32| Service {
         name: format!("s{s}"),

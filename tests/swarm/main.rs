@@ -6,10 +6,12 @@
 //! | `cluster` | nodes, tasks, names: tasks reach each other with no help of ours |
 //! | `facts` | what Docker says and makes, as the load balancer relies on it |
 //! | `lifecycle` | tasks and nodes that stop, die and come back; what is left of a Swarm |
+//! | `provider` | what provider `docker` finds out, and how soon |
 
 mod cluster;
 mod facts;
 mod lifecycle;
+mod provider;
 
 use std::sync::{Arc, Mutex, Weak};
 

@@ -92,6 +92,7 @@ mod tests {
             port: None,
             state: BackendState::Ready,
             weight: 1,
+            aliases: Vec::new(),
         };
         let service = Service {
             name: "web".into(),

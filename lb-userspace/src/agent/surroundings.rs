@@ -266,6 +266,7 @@ mod tests {
             port: None,
             state: snapshot::BackendState::Ready,
             weight: 1,
+            aliases: Vec::new(),
         };
         Snapshot {
             generation: 1,

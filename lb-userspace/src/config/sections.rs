@@ -50,7 +50,8 @@ settings! {
         socket: PathBuf = "/var/run/docker.sock".into();
         /// dockerd's exec root (`--exec-root`): the network namespaces of containers are in netns below it.
         exec_root: PathBuf = "/var/run/docker".into();
-        /// How often a manager lists the Swarm's tasks. Swarm stops a task 2s after it has withdrawn it.
+        /// How often a manager lists the Swarm's tasks; less often, down to once a second, where that takes long.
+        /// Swarm stops a task 2s after it has withdrawn it.
         #[serde(with = "settings::duration")]
         poll: Duration = Duration::from_millis(500);
     }

@@ -162,6 +162,7 @@ fn faults_name_file_line_and_field() {
         "[dns]\nupstreams = [\"ns.example\"]\n",
         "[admin]\nmode = \"0999\"\n",
         "[[workload]]\ninterface = \"veth*\"\n",
+        "[provider]\npoll = \"5s\"\nsocket = \"docker.sock\"\n",
         "[provider]\nkind = \"consul\"\n",
     ];
     let text: Vec<String> = wrong.iter().map(|text| error_of(text)).collect();

@@ -271,7 +271,9 @@ impl Draft {
                     .map(|&address| (address, backend.name.to_ascii_lowercase())),
             );
             tasks.extend(records.iter().cloned());
-            self.put(&backend.name, NameKind::Task, &records);
+            for name in std::iter::once(&backend.name).chain(&backend.aliases) {
+                self.put(name, NameKind::Task, &records);
+            }
         }
         let fitness = tasks
             .iter()

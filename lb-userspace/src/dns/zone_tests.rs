@@ -21,6 +21,7 @@ fn backend(name: &str, addresses: &[&str], state: BackendState) -> Backend {
         port: None,
         state,
         weight: 1,
+        aliases: Vec::new(),
     }
 }
 
@@ -66,6 +67,7 @@ pub(in crate::dns) fn snapshot() -> Snapshot {
         ],
     );
     web.aliases = vec!["WWW".into(), "shared".into()];
+    web.backends[0].aliases = vec!["C0FFEE012345".into()];
     let mut api = service(
         "front",
         "api",
@@ -180,6 +182,10 @@ fn names_are_answered_as_the_rules_say() {
         (FRONT, "web.3", A, "10.1.0.3"),
         (FRONT, "web.1.front", A, "10.1.0.1"),
         (FRONT, "web.9", A, "unknown"),
+        (FRONT, "c0ffee012345", A, "10.1.0.1"),
+        (FRONT, "c0ffee012345.front", AAAA, "fd01::1"),
+        (FRONT, "tasks.c0ffee012345", A, "unknown"),
+        (BACK, "c0ffee012345", A, "unknown"),
         (FRONT, "tasks.web.1", A, "unknown"),
         // Without a VIP.
         (FRONT, "rr", A, "10.1.0.21 10.1.0.22"),

@@ -165,4 +165,7 @@ pub struct Backend {
     pub state: BackendState,
     /// Share of new flows, 1..=256.
     pub weight: u16,
+    /// Further DNS names of its own, such as its container's id.
+    #[serde(default)]
+    pub aliases: Vec<String>,
 }

@@ -57,6 +57,7 @@ fn snapshot(hosts: &[u8]) -> Snapshot {
                     port: None,
                     state: BackendState::Ready,
                     weight: 1,
+                    aliases: Vec::new(),
                 })
                 .collect(),
         }],

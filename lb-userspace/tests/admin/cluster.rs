@@ -42,6 +42,7 @@ pub(crate) fn snapshot() -> Snapshot {
         port: None,
         state,
         weight: 1,
+        aliases: Vec::new(),
     };
     let service = |name: &str, network: &str| Service {
         name: name.into(),

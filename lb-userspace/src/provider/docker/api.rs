@@ -186,6 +186,8 @@ answers! {
         "Slot" slot: i64 = "or_default",
         /// Empty until it is assigned.
         "NodeID" node: String = "or_default",
+        /// What it was to be.
+        "Spec" spec: TaskSpec = "or_default",
         /// What is.
         "Status" status: TaskStatus = "or_default",
         /// What is wanted.
@@ -197,6 +199,23 @@ answers! {
     TaskStatus {
         /// `running` once it is healthy, if it has a health check.
         "State" state: String = "or_default",
+        /// Its container, once there is one.
+        "ContainerStatus" container: ContainerStatus = "or_default",
+    }
+    /// What a task was to be.
+    TaskSpec {
+        /// Of the container.
+        "ContainerSpec" container: ContainerSpec = "or_default",
+    }
+    /// What a task's container was to be.
+    ContainerSpec {
+        /// If one was wished for; may hold placeholders.
+        "Hostname" hostname: String = "or_default",
+    }
+    /// A task's container.
+    ContainerStatus {
+        /// 64 digits.
+        "ContainerID" id: String = "or_default",
     }
     /// A task's place in a network.
     Attachment {

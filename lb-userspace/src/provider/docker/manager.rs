@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio::time::sleep_until;
 
 use super::Timing;
 use super::api::{self, Listed, Network, Node, Service, Task};
@@ -18,6 +18,8 @@ use super::translate::translate;
 
 /// Lists are read so long after the first event of several.
 const SETTLE: Duration = Duration::from_millis(20);
+/// Swarm stops a task 2 s after it has withdrawn it.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// So soon everything is listed anew if the stream of events has broken.
 const REOPEN: Duration = Duration::from_secs(1);
 
@@ -149,9 +151,7 @@ pub(super) async fn follow(
     lists.publish(publisher, role, read);
     let mut end = tokio::time::Instant::now() + timing.full;
     let mut settled = None;
-    let mut ticks = interval(timing.poll);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.reset();
+    let mut poll = tokio::time::Instant::now() + timing.poll;
     loop {
         let due = settled.unwrap_or(end);
         let read;
@@ -171,9 +171,11 @@ pub(super) async fn follow(
                 read = Instant::now();
                 lists.refresh(engine).await?
             }
-            _ = ticks.tick() => {
+            () = sleep_until(poll) => {
                 read = Instant::now();
-                lists.refresh_tasks(engine).await?
+                let changed = lists.refresh_tasks(engine).await?;
+                poll = tokio::time::Instant::now() + pause(timing.poll, read.elapsed());
+                changed
             }
         };
         if changed {
@@ -184,10 +186,29 @@ pub(super) async fn follow(
     }
 }
 
+/// The pause until tasks are listed again: where that takes long, the engine must have time for other things, but
+/// not so long that tasks stop before their going is known.
+fn pause(poll: Duration, took: Duration) -> Duration {
+    poll.max((4 * took).min(PAUSE_MAX))
+}
+
 /// Whether there was another event; pending if there is no stream.
 async fn next(events: &mut Option<Events>) -> bool {
     match events {
         Some(events) => events.next().await.is_some(),
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_engine_is_asked_less_often_but_soon_enough() {
+        let ms = Duration::from_millis;
+        for (poll, took, expected) in [(500, 5, 500), (500, 200, 800), (500, 3000, 1000), (50, 20, 80)] {
+            assert_eq!(pause(ms(poll), ms(took)), ms(expected));
+        }
     }
 }

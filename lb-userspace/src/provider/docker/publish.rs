@@ -62,9 +62,14 @@ impl Publisher {
         });
     }
 
-    /// This node reads the Swarm's state no longer.
-    pub(super) fn no_manager(&self) {
-        self.readings.send_if_modified(|reading| reading.take().is_some());
+    /// This node reads the Swarm's state no longer; what it read last, if it did until now.
+    pub(super) fn no_manager(&self) -> Option<Arc<Snapshot>> {
+        let mut last = None;
+        self.readings.send_if_modified(|reading| {
+            last = reading.take();
+            last.is_some()
+        });
+        last.map(|reading| reading.snapshot)
     }
 
     /// A state from elsewhere. `node` is the id of this node; empty if it is not known.

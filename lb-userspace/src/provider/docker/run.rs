@@ -14,6 +14,7 @@ use super::manager::{self, Lists};
 use super::publish::Publisher;
 use super::role::{Part, Role};
 use super::{Streamed, Timing, api};
+use crate::model::snapshot::Snapshot;
 
 /// Watches until nobody wants to know any more.
 pub(super) async fn watch(
@@ -68,7 +69,7 @@ async fn follow_engine(
     let mut lists = Lists::default();
     let mut backoff = Backoff::default();
     let mut doubt = false;
-    let mut lost = None;
+    let mut wait = Wait::default();
     loop {
         let role = match engine.info().await {
             Ok(info) => Role::of(&info),
@@ -81,8 +82,10 @@ async fn follow_engine(
                 continue;
             }
         };
-        if role.part != Part::Manager {
-            publisher.no_manager();
+        if role.part != Part::Manager
+            && let Some(snapshot) = publisher.no_manager()
+        {
+            wait.read = Some(snapshot);
         }
         if roles.borrow().part != role.part {
             info!(target: "lb::provider", node = role.node, part = ?role.part, "this node's part in the Swarm");
@@ -94,7 +97,7 @@ async fn follow_engine(
         });
         let outcome = match &role.part {
             Part::Manager => manager::follow(engine, &mut lists, publisher, &role, timing).await,
-            Part::Worker => worker(engine, publisher, &role, streamed, timing, &mut lost).await,
+            Part::Worker => worker(engine, publisher, &role, streamed, timing, &mut wait).await,
             Part::None(reason) => {
                 publisher.reject(format!("this node's engine has nothing to say: {reason}"));
                 tokio::time::sleep(timing.look).await;
@@ -117,17 +120,26 @@ async fn follow_engine(
     }
 }
 
-/// On a worker: waits, and asks the engine about its networks if no manager's agent answers. `lost` is since when.
+/// A worker that waits for a manager's agent.
+#[derive(Default)]
+struct Wait {
+    /// Since when none answers.
+    lost: Option<Instant>,
+    /// What this node read itself while it was a manager, until a manager's agent has answered.
+    read: Option<Arc<Snapshot>>,
+}
+
+/// On a worker: waits, and asks the engine about its networks if no manager's agent answers.
 async fn worker(
     engine: &Engine,
     publisher: &Publisher,
     role: &Role,
     streamed: &watch::Receiver<Streamed>,
     timing: &Timing,
-    lost: &mut Option<Instant>,
+    wait: &mut Wait,
 ) -> Result<(), EngineError> {
     let mut streamed = streamed.clone();
-    let since = *lost.get_or_insert_with(Instant::now);
+    let since = *wait.lost.get_or_insert_with(Instant::now);
     let mut open = true;
     let end = Instant::now() + timing.look;
     let patience = tokio::time::sleep_until(since + timing.grace);
@@ -135,17 +147,17 @@ async fn worker(
     let mut asked = false;
     loop {
         if streamed.borrow_and_update().live {
-            *lost = None;
-        } else if lost.is_none() {
-            *lost = Some(Instant::now());
+            *wait = Wait::default();
+        } else if wait.lost.is_none() {
+            wait.lost = Some(Instant::now());
             patience.as_mut().reset(Instant::now() + timing.grace);
         }
         tokio::select! {
             () = tokio::time::sleep_until(end) => return Ok(()),
             changed = streamed.changed(), if open => open = changed.is_ok(),
-            () = &mut patience, if lost.is_some() && !asked => {
+            () = &mut patience, if wait.lost.is_some() && !asked => {
                 asked = true;
-                let known = streamed.borrow().snapshot.clone();
+                let known = wait.read.clone().or_else(|| streamed.borrow().snapshot.clone());
                 let networks = gossip(engine).await?;
                 // A manager may have answered meanwhile.
                 if streamed.borrow().live {

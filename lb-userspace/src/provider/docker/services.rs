@@ -219,7 +219,22 @@ fn backend(
         port: None,
         state,
         weight: 1,
+        aliases: task_names(task),
     })
+}
+
+/// The names that Docker gives to a container besides its own: its id, which is also its host name unless another one was
+/// wished for. What the placeholders in a host name stand for is not listed.
+fn task_names(task: &api::Task) -> Vec<String> {
+    let id: String = task.status.container.id.chars().take(12).collect();
+    let hostname = &task.spec.container.hostname;
+    let wished = (!hostname.contains("{{")).then(|| hostname.clone());
+    let mut names: Vec<_> = std::iter::once(id)
+        .chain(wished)
+        .filter(|name| !name.is_empty())
+        .collect();
+    names.dedup();
+    names
 }
 
 /// The first address of each family, IPv4 first.

@@ -299,23 +299,6 @@ fn what_is_no_answer_says_which() {
 }
 
 #[test]
-fn info_tells_who_a_node_is_and_who_manages() {
-    let worker = api::object::<api::Info>(include_bytes!("../../../tests/data/docker/info-worker.json"))
-        .unwrap()
-        .swarm;
-    assert_eq!((worker.state.as_str(), worker.manager), ("active", false));
-    assert_eq!(worker.node, "n2workerxxxxxxxxxxxxxxxxx");
-    assert_eq!(worker.managers[0].address, "192.0.2.1:2377");
-    let alone = api::object::<api::Info>(include_bytes!("../../../tests/data/docker/info-alone.json"))
-        .unwrap()
-        .swarm;
-    assert_eq!(
-        (alone.state.as_str(), alone.node.as_str(), alone.managers.len()),
-        ("inactive", "", 0)
-    );
-}
-
-#[test]
 fn the_snapshot_compiles_on_every_node() {
     let (snapshot, _) = translated(&recorded());
     for node in ["m1", "w1", "w2"] {

@@ -389,6 +389,7 @@ pub(super) fn build(services: &[Service], published: &PublishedPorts) -> Vec<sna
                     port: backend.port,
                     state: backend.state,
                     weight: backend.weight,
+                    aliases: Vec::new(),
                 })
                 .collect(),
         })

@@ -49,7 +49,7 @@ fn with_a_managers_last_word_nothing_is_lost() {
         assert_eq!(*service, expected);
     }
     assert!(
-        refused[1].starts_with("state of the Swarm: no manager's agent answers"),
+        refused[0].starts_with("state of the Swarm: no manager's agent answers"),
         "{refused:?}"
     );
 }

@@ -3,14 +3,12 @@
 use super::super::role::{Part, Role};
 use super::super::{api, translate};
 use super::{backends, service};
-use lb_common::address::Address;
-
-use crate::model::desired::{Desired, Interfaces, Reach};
+use crate::model::desired::{Desired, Interfaces};
 use crate::model::snapshot::{BackendState, EndpointMode, Port, Protocol, Snapshot};
 
 macro_rules! answer {
     ($name:literal) => {
-        include_bytes!(concat!("../../../../tests/data/docker/engine20/", $name, ".json")).as_slice()
+        include_bytes!(concat!("../../../../tests/data/docker/real/", $name, ".json")).as_slice()
     };
 }
 pub(super) use answer;
@@ -144,10 +142,7 @@ fn two_published_ports_of_one_target_share_one_set() {
     second["PublishedPort"] = 8081.into();
     ports.push(second);
     let (snapshot, _) = swarm(services.to_string().as_bytes(), answer!("tasks"));
-    // A backend of this node takes part once it is attached.
-    let ingress = snapshot.networks.iter().find(|n| n.ingress).unwrap().id;
-    let attached = ((ingress, Address::v4([10, 0, 0, 16])), Reach::default());
-    let desired = Desired::compile(&snapshot, "node1", &Interfaces::from([attached])).unwrap();
+    let desired = Desired::compile(&snapshot, "node1", &Interfaces::new()).unwrap();
     let identities: Vec<_> = desired
         .frontends
         .iter()
@@ -156,7 +151,8 @@ fn two_published_ports_of_one_target_share_one_set() {
         .collect();
     assert_eq!(identities.len(), 2);
     assert_eq!(identities[0], identities[1]);
-    assert_eq!(desired.services[&identities[0]].shares.len(), 3);
+    // The third one is on this node, and nobody has said yet where it is attached.
+    assert_eq!(desired.services[&identities[0]].shares.len(), 2);
 }
 
 #[test]
@@ -168,6 +164,8 @@ fn tasks_of_global_services_go_by_their_node() {
         names.contains(&"metrics.qh1ydg2yvqsuxawgevyujxmni.335ro902iqe6uwaa0vvxgfooa"),
         "{names:?}"
     );
+    let here = metrics.backends.iter().find(|b| b.name.contains("qh1ydg2")).unwrap();
+    assert_eq!(here.aliases, ["5b153bcabc1d"]);
     // Published in host mode: left alone.
     assert!(
         snapshot
@@ -216,6 +214,28 @@ fn tasks_of_a_paused_node_stay_and_those_of_a_lost_one_go() {
 }
 
 #[test]
+fn a_host_name_that_was_wished_for_is_a_name_of_the_task() {
+    for (hostname, expected) in [
+        ("front", &["5b153bcabc1d", "front"][..]),
+        ("{{.Node.Hostname}}", &["5b153bcabc1d"]),
+    ] {
+        let mut tasks: serde_json::Value = serde_json::from_slice(answer!("tasks")).unwrap();
+        tasks[0]["Spec"]["ContainerSpec"]["Hostname"] = hostname.into();
+        let (snapshot, _) = swarm(answer!("services"), tasks.to_string().as_bytes());
+        let metrics = service(&snapshot, "blog", "metrics");
+        assert_eq!(
+            metrics
+                .backends
+                .iter()
+                .find(|b| b.name.contains("qh1ydg2"))
+                .unwrap()
+                .aliases,
+            expected
+        );
+    }
+}
+
+#[test]
 fn roles() {
     let manager = Role::of(&api::object(answer!("manager-info")).unwrap());
     assert_eq!(
@@ -239,4 +259,21 @@ fn roles() {
 fn a_refusal_is_told_in_the_engines_words() {
     assert!(api::message(answer!("worker-services-refused")).starts_with("This node is not a swarm manager."));
     assert_eq!(api::message(b"<html>"), "<html>");
+}
+
+#[test]
+fn info_tells_who_a_node_is_and_who_manages() {
+    let worker = api::object::<api::Info>(include_bytes!("../../../../tests/data/docker/info-worker.json"))
+        .unwrap()
+        .swarm;
+    assert_eq!((worker.state.as_str(), worker.manager), ("active", false));
+    assert_eq!(worker.node, "n2workerxxxxxxxxxxxxxxxxx");
+    assert_eq!(worker.managers[0].address, "192.0.2.1:2377");
+    let alone = api::object::<api::Info>(include_bytes!("../../../../tests/data/docker/info-alone.json"))
+        .unwrap()
+        .swarm;
+    assert_eq!(
+        (alone.state.as_str(), alone.node.as_str(), alone.managers.len()),
+        ("inactive", "", 0)
+    );
 }

@@ -178,6 +178,15 @@ async fn a_node_that_is_demoted_follows_managers_and_back() {
     fake.demote();
     docker.role.wait_for(|role| role.part == Part::Worker).await.unwrap();
     docker.readings.wait_for(Option::is_none).await.unwrap();
+    // Until a manager's agent answers, what it read itself fills the gaps of what its engine says.
+    let alone = |state: &ProviderState| {
+        state
+            .refused
+            .iter()
+            .any(|refusal| refusal.object == "state of the Swarm")
+    };
+    let state = until(&mut docker, alone).await;
+    assert_eq!(service(snapshot(&state), "vault", "sealed").backends.len(), 2);
     let mut other = calm();
     other.generation = 77;
     other.services.retain(|s| s.name != "web");
@@ -187,7 +196,7 @@ async fn a_node_that_is_demoted_follows_managers_and_back() {
     });
     let without = |state: &ProviderState| snapshot(state).services.iter().all(|s| s.name != "web");
     let state = until(&mut docker, without).await;
-    assert_eq!((snapshot(&state).generation, state.node.as_deref()), (2, Some("node2")));
+    assert_eq!(state.node.as_deref(), Some("node2"));
     assert!(state.error.is_none());
     fake.promote();
     until(&mut docker, |state| !without(state)).await;
