@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::config::Config;
+use crate::config::{Config, ProviderKind};
+use crate::datapath::attach::detach_filters;
 use crate::datapath::{layout, remove};
 use crate::lifecycle::Lock;
+use crate::net::netns::Namespace;
 
 /// Remembers that this agent mounted the BPF file system, so that `uninstall` unmounts it.
 const MOUNTED: &str = "bpffs-mounted";
@@ -31,6 +33,9 @@ pub fn uninstall(config: &Config) -> Result<()> {
     let mut errors = Vec::new();
 
     drop(pins);
+    if config.provider.kind == ProviderKind::Docker {
+        errors.extend(detach_elsewhere(&config.provider.exec_root.join("netns")));
+    }
     let removed = remove::remove(&config.paths.bpffs, &interface_names());
     errors.extend(removed.errors.iter().map(ToString::to_string));
     if let Ok(mount_point) = fs::read_to_string(run.join(MOUNTED)) {
@@ -81,6 +86,27 @@ fn gone(errors: &mut Vec<String>, result: io::Result<()>, path: &Path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => errors.push(format!("cannot remove {}: {e}", path.display())),
         _ => {}
     }
+}
+
+/// Takes our filters off the interfaces in the engine's namespaces. On kernels with tcx there are none: links go with their
+/// pins.
+fn detach_elsewhere(directory: &Path) -> Vec<String> {
+    let namespaces = fs::read_dir(directory).into_iter().flatten().flatten();
+    // A file there may be what is left of a namespace that is gone.
+    let namespaces = namespaces.filter_map(|entry| Namespace::open(&entry.path()).ok());
+    let failures = namespaces.flat_map(|namespace| {
+        let detach = || {
+            interface_names()
+                .iter()
+                .flat_map(|name| detach_filters(name))
+                .map(|e| e.to_string())
+                .collect()
+        };
+        namespace
+            .run(detach)
+            .unwrap_or_else(|e| vec![format!("network namespace {}: {e}", namespace.name())])
+    });
+    failures.collect()
 }
 
 /// Interfaces of this network namespace.

@@ -160,7 +160,7 @@ async fn merge(
             provider.borrow_and_update().clone(),
             readings.borrow_and_update().clone(),
         );
-        let merged = newest.snapshot.as_deref().map(|snapshot| match reading {
+        let merged = newest.snapshot.as_deref().map(|snapshot| match &reading {
             // Only a manager hears reports; on a worker they are in what the manager says.
             Some(_) => with_reports(snapshot, &reports.borrow_and_update()),
             None => snapshot.clone(),
