@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(reach.len(), 1);
         // The interface is gone.
         let mut reach = desired::Interfaces::new();
-        finder.linger(&mut reach, &links()[..3]);
+        finder.linger(&mut reach, &links()[..2]);
         assert!(reach.is_empty());
     }
 }
