@@ -136,7 +136,7 @@ impl Collector {
         self.store
             .walk::<R>(PAUSE, |key, reply| match self.store.get::<F>(&key.flow(reply)) {
                 Ok(flow) => {
-                    if !leads_home(key, flow.as_ref(), backends) {
+                    if !leads_home(key, reply, flow.as_ref(), backends) {
                         lost.insert(*key);
                     }
                 }
