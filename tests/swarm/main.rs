@@ -7,11 +7,13 @@
 //! | `facts` | what Docker says and makes, as the load balancer relies on it |
 //! | `lifecycle` | tasks and nodes that stop, die and come back; what is left of a Swarm |
 //! | `provider` | what provider `docker` finds out, and how soon |
+//! | `stack` | the load balancer as it is installed: its image, `deploy/swarm/stack.yml` |
 
 mod cluster;
 mod facts;
 mod lifecycle;
 mod provider;
+mod stack;
 
 use std::sync::{Arc, Mutex, Weak};
 

@@ -46,7 +46,7 @@ use build::Settings;
 use engine::Engine;
 
 pub use build::{Builder, Iptables};
-pub use image::IMAGE;
+pub use image::{IMAGE, libraries_of};
 pub use machine::Machine;
 pub use network::Network;
 pub use service::Service;
