@@ -59,16 +59,15 @@ fn namespaces(swarm: &Swarm, facts: &Facts, report: &mut Report) {
             format!("{directory}: {why}"),
             format!("provider.exec_root must be dockerd's --exec-root, and lbctl run as root; {mount}"),
         ),
-        Ok(found) if found.empty > 0 => {
-            let all = found.empty + found.mounted;
-            let finding = format!("{directory}: nothing is mounted on {} of {all} files", found.empty);
-            // An engine that was killed leaves some behind.
-            if found.mounted == 0 {
-                report.fail("namespaces", finding, mount);
-            } else {
-                report.warn("namespaces", finding, mount);
-            }
+        Ok(found) if found.mounted == 0 && found.empty > 0 => {
+            let finding = format!("{directory}: nothing is mounted on any of {} files", found.empty);
+            report.fail("namespaces", finding, mount);
         }
+        Ok(found) if found.empty > 0 && !found.follows => report.warn(
+            "namespaces",
+            format!("{directory}: containers that started later may not be seen here"),
+            mount,
+        ),
         Ok(found) if found.mounted == 0 => report.warn(
             "namespaces",
             format!("{directory} is empty"),

@@ -22,7 +22,11 @@ fn worker() -> Facts {
             },
         }),
         directory: "/run/docker/netns".into(),
-        namespaces: Ok(Namespaces { mounted: 5, empty: 0 }),
+        namespaces: Ok(Namespaces {
+            mounted: 5,
+            empty: 0,
+            follows: true,
+        }),
         identity: Some(Ok(())),
         managers: vec![
             ("10.0.0.1:4790".parse().unwrap(), Ok(())),
@@ -68,18 +72,20 @@ fn each_fault_of_a_swarm_is_found_alone() {
         one(|s| s.namespaces = Err("permission denied".into())),
         only("namespaces", Level::Fail)
     );
-    assert_eq!(
-        one(|s| s.namespaces = Ok(Namespaces { mounted: 5, empty: 1 })),
-        only("namespaces", Level::Warn)
-    );
-    assert_eq!(
-        one(|s| s.namespaces = Ok(Namespaces { mounted: 0, empty: 1 })),
-        only("namespaces", Level::Fail)
-    );
-    assert_eq!(
-        one(|s| s.namespaces = Ok(Namespaces { mounted: 0, empty: 0 })),
-        only("namespaces", Level::Warn)
-    );
+    let files = |mounted, empty, follows| {
+        one(|s| {
+            s.namespaces = Ok(Namespaces {
+                mounted,
+                empty,
+                follows,
+            });
+        })
+    };
+    assert_eq!(files(5, 1, true), []);
+    assert_eq!(files(5, 0, false), []);
+    assert_eq!(files(5, 1, false), only("namespaces", Level::Warn));
+    assert_eq!(files(0, 1, true), only("namespaces", Level::Fail));
+    assert_eq!(files(0, 0, true), only("namespaces", Level::Warn));
     assert_eq!(
         one(|s| s.identity = Some(Err("/etc/lb/secret: no such file".into()))),
         only("stream", Level::Fail)
@@ -139,7 +145,11 @@ fn without_the_right_to_enter_namespaces_the_agent_is_told() {
 fn a_node_in_trouble_reads_what_to_do() {
     let mut facts = worker();
     let swarm = facts.swarm.as_mut().unwrap();
-    swarm.namespaces = Ok(Namespaces { mounted: 0, empty: 2 });
+    swarm.namespaces = Ok(Namespaces {
+        mounted: 0,
+        empty: 2,
+        follows: false,
+    });
     swarm.managers[0].1 = Err("no answer within 2s".into());
     swarm.managers[1].1 = Err("connection refused".into());
     swarm.paths[0].1 = Ok(1420);

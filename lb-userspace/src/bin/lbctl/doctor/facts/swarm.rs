@@ -51,8 +51,10 @@ pub(in super::super) struct Answer {
 #[derive(Clone, Copy)]
 pub(in super::super) struct Namespaces {
     pub(in super::super) mounted: usize,
-    /// Files on which no namespace is mounted, as far as is seen here.
+    /// Files on which no namespace is mounted, as far as is seen here. Docker leaves some for a minute.
     pub(in super::super) empty: usize,
+    /// What other mount namespaces mount there later is seen here.
+    pub(in super::super) follows: bool,
 }
 
 impl Swarm {
@@ -109,7 +111,11 @@ async fn connect(address: SocketAddr) -> (SocketAddr, Result<(), String>) {
 }
 
 fn namespaces(directory: &Path) -> io::Result<Namespaces> {
-    let mut found = Namespaces { mounted: 0, empty: 0 };
+    let mut found = Namespaces {
+        mounted: 0,
+        empty: 0,
+        follows: follows(&fs::read_to_string("/proc/self/mountinfo")?, &directory.canonicalize()?),
+    };
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         match statfs(&path) {
@@ -121,6 +127,25 @@ fn namespaces(directory: &Path) -> io::Result<Namespaces> {
         }
     }
     Ok(found)
+}
+
+/// Whether the mount that holds a directory gets what is mounted elsewhere, as `/proc/self/mountinfo` has it.
+fn follows(mounts: &str, directory: &Path) -> bool {
+    let holding = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(4);
+        let point = Path::new(words.next()?);
+        let tags = words.skip(1).take_while(|word| *word != "-");
+        let follows = tags
+            .into_iter()
+            .any(|tag| tag.starts_with("shared:") || tag.starts_with("master:"));
+        directory
+            .starts_with(point)
+            .then_some((point.components().count(), follows))
+    });
+    // The last of several at one place lies on top.
+    holding
+        .max_by_key(|(depth, _)| *depth)
+        .is_some_and(|(_, follows)| follows)
 }
 
 /// Whether the files can be read; what is in them is the agent's to judge.
@@ -154,4 +179,22 @@ pub(super) fn tunnel_addresses(view: &View) -> Vec<Ipv4Addr> {
             IpAddr::V6(_) => None,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn propagation_is_that_of_the_innermost_mount() {
+        let mounts = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+                      30 22 0:25 / /run rw,nosuid shared:5 master:2 - tmpfs tmpfs rw\n\
+                      41 30 0:25 /docker/netns /run/docker/netns rw,nosuid - tmpfs tmpfs rw\n";
+        assert!(follows(mounts, Path::new("/run/docker")));
+        assert!(!follows(mounts, Path::new("/run/docker/netns")));
+        assert!(follows(mounts, Path::new("/var/lib")));
+        let slave = mounts.replace("netns rw,nosuid -", "netns rw,nosuid master:5 -");
+        assert!(follows(&slave, Path::new("/run/docker/netns")));
+        assert!(!follows("", Path::new("/run")));
+    }
 }
