@@ -141,7 +141,7 @@ fn archive(programs: &[(&str, Vec<u8>)], architecture: &str) -> Result<Vec<u8>> 
     Ok(gzip.finish()?)
 }
 
-/// Linked with everything that they need. Of the machine that builds, they hold no path.
+/// Linked with everything that they need. Messages of panics hold no path of the machine that builds.
 fn build(host: &str) -> Command {
     let root = workspace();
     let mut flags = vec![
