@@ -96,7 +96,7 @@ pub(crate) fn write(image: &Image<'_>, to: impl Write) -> io::Result<()> {
         add(&mut archive, directory, 0o755, None)?;
     }
     for content in [&config, &layer, &manifest] {
-        add(&mut archive, &blob(content), 0o644, Some(content))?;
+        add(&mut archive, blob(content), 0o644, Some(content))?;
     }
     let layout = json!({ "imageLayoutVersion": "1.0.0" });
     for (name, value) in [("index.json", index), ("manifest.json", docker), ("oci-layout", layout)] {

@@ -38,8 +38,10 @@ fn archive(image: &Image<'_>) -> Vec<u8> {
     bytes
 }
 
-/// Mode, owner and time together, and content, by path.
-fn entries(bytes: &[u8]) -> BTreeMap<String, ((u32, u64, u64), Vec<u8>)> {
+/// By path: mode, owner and time together, and content.
+type Entries = BTreeMap<String, ((u32, u64, u64), Vec<u8>)>;
+
+fn entries(bytes: &[u8]) -> Entries {
     let mut archive = Archive::new(bytes);
     let mut found = BTreeMap::new();
     for entry in archive.entries().unwrap() {
@@ -61,7 +63,7 @@ fn entries(bytes: &[u8]) -> BTreeMap<String, ((u32, u64, u64), Vec<u8>)> {
     found
 }
 
-fn json(entries: &BTreeMap<String, ((u32, u64, u64), Vec<u8>)>, path: &str) -> Value {
+fn json(entries: &Entries, path: &str) -> Value {
     serde_json::from_slice(&entries.get(path).unwrap_or_else(|| panic!("no {path}")).1).unwrap()
 }
 
