@@ -206,7 +206,8 @@ fn the_stack_runs_an_agent_on_every_node_and_published_ports_answer() {
 
     // As docs/operations.md has it.
     let uninstall = "run --rm --network host --cap-drop ALL --cap-add NET_ADMIN --cap-add SYS_ADMIN \
-                     --volume /sys/fs/bpf:/bpf --volume /run/lb:/run/lb";
+                     --volume /sys/fs/bpf:/bpf --volume /run/lb:/run/lb \
+                     --volume /run/docker/netns:/run/docker/netns:rslave";
     let uninstall: Vec<&str> = uninstall.split_whitespace().chain([NAME, "uninstall"]).collect();
     for node in swarm.nodes() {
         node.docker(&uninstall).unwrap();
