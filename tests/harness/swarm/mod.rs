@@ -18,6 +18,7 @@
 //!
 //! Nodes do not reach the world: the only image is [`IMAGE`], made of the binary `lb-task`.
 
+mod agents;
 mod build;
 mod engine;
 mod hierarchy;
@@ -45,6 +46,7 @@ use crate::netns::{Netns, within};
 use build::Settings;
 use engine::Engine;
 
+pub use agents::Balanced;
 pub use build::{Builder, Iptables};
 pub use image::IMAGE;
 pub use machine::Machine;
