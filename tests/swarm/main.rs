@@ -9,13 +9,19 @@
 //! | `provider` | what provider `docker` finds out, and how soon |
 //! | `agents` | agents on all nodes: they start, stop, die and leave |
 //! | `published` | ports on every node |
+//! | `vip` | addresses inside overlays |
+//! | `encrypted` | networks that no clear text may leave |
+//! | `transfer` | large bodies, segment sizes |
 
 mod agents;
 mod cluster;
+mod encrypted;
 mod facts;
 mod lifecycle;
 mod provider;
 mod published;
+mod transfer;
+mod vip;
 
 use std::io;
 use std::net::SocketAddr;
