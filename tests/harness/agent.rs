@@ -38,7 +38,7 @@ struct Process {
 
 /// What systemd would be: the agent's notifications come here.
 #[derive(Debug)]
-struct Supervisor {
+pub(crate) struct Supervisor {
     /// Stays open when nobody listens any more: the agent is not told.
     _socket: UnixDatagram,
     listening: Arc<AtomicBool>,
@@ -46,7 +46,8 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn start(path: &Path) -> Result<Self> {
+    /// Listens at `path`.
+    pub(crate) fn start(path: &Path) -> Result<Self> {
         drop(fs::remove_file(path));
         let socket = UnixDatagram::bind(path)?;
         let reader = socket.try_clone()?;
@@ -69,6 +70,11 @@ impl Supervisor {
             listening,
             ready,
         })
+    }
+
+    /// Whether the agent has said so.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
     }
 }
 
@@ -145,7 +151,7 @@ impl Agent {
         let process = self.process.as_mut().context("the agent was not started")?;
         let start = Instant::now();
         let trouble = loop {
-            if process.supervisor.ready.load(Ordering::Relaxed) {
+            if process.supervisor.is_ready() {
                 return Ok(());
             }
             if let Some(status) = process.child.try_wait()? {

@@ -8,7 +8,7 @@
 //! | [`require`] | the skip rule: root and BPF, or a reason (a failure under `LB_TEST_STRICT=1`) |
 //! | [`netns`] | [`Netns`](netns::Netns): a namespace, links, addresses, routes, sysctls, offloads |
 //! | [`cluster`] | nodes with a real `lb-agent` each, clients, workloads, services, the cluster file |
-//! | [`swarm`] | a real Docker Swarm: a dockerd for each node, overlays, services |
+//! | [`swarm`] | a real Docker Swarm: a dockerd for each node, overlays, services, and an `lb-agent` on each if wanted |
 //! | [`scene`] | a cluster under test: what a failing test leaves behind for people to read |
 //! | [`agent`], [`lbctl`] | the processes under test |
 //! | [`server`], [`client`], [`traffic`], [`dns`] | who speaks through the load balancer |

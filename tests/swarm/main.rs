@@ -1,5 +1,5 @@
-//! A real Docker Swarm: what the harness gives, and what Docker does that the load balancer relies on.
-
+//! A real Docker Swarm: what the harness gives, what Docker does that the load balancer relies on, and what the load
+//! balancer does there.
 //!
 //! | module | what it holds to |
 //! |---|---|
@@ -8,19 +8,35 @@
 //! | `lifecycle` | tasks and nodes that stop, die and come back; what is left of a Swarm |
 //! | `provider` | what provider `docker` finds out, and how soon |
 //! | `stack` | the load balancer as it is installed: its image, `deploy/swarm/stack.yml` |
+//! | `agents` | agents on all nodes: they start, stop, die and leave |
+//! | `published` | ports on every node |
+//! | `vip` | addresses inside overlays |
+//! | `encrypted` | networks that no clear text may leave |
+//! | `transfer` | large bodies, segment sizes |
 
+mod agents;
 mod cluster;
+mod encrypted;
 mod facts;
 mod lifecycle;
 mod provider;
+mod published;
 mod stack;
+mod transfer;
+mod vip;
 
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
+use lb_tests::client::{Answer, Connection, Udp, tally};
 use lb_tests::require;
-use lb_tests::swarm::Swarm;
+use lb_tests::swarm::{Balanced, Builder, Swarm, Task};
 
 static SHARED: Mutex<Weak<Swarm>> = Mutex::new(Weak::new());
+static BALANCED: Mutex<Weak<Balanced>> = Mutex::new(Weak::new());
 
 /// The Swarm that tests share whose services do not get in each other's way; none where it cannot run.
 fn shared() -> Option<Arc<Swarm>> {
@@ -28,4 +44,80 @@ fn shared() -> Option<Arc<Swarm>> {
         return None;
     }
     Some(Swarm::shared(&SHARED, Swarm::builder()).expect("a Swarm"))
+}
+
+/// The Swarm with agents on all nodes that tests share whose services do not get in each other's way; none where it
+/// cannot run.
+fn balanced() -> Option<Scene> {
+    if !require::swarm() {
+        return None;
+    }
+    let start = || Balanced::start(Swarm::builder());
+    Some(Scene(Balanced::shared(&BALANCED, start).expect("a Swarm with agents")))
+}
+
+/// A Swarm of the test's own, agents on all nodes; none where it cannot run.
+fn own(builder: Builder) -> Option<Scene> {
+    if !require::swarm() {
+        return None;
+    }
+    Some(Scene(Arc::new(Balanced::start(builder).expect("a Swarm with agents"))))
+}
+
+/// A balanced Swarm while one test uses it. If the test fails, all logs are kept.
+struct Scene(Arc<Balanced>);
+
+impl Deref for Scene {
+    type Target = Balanced;
+
+    fn deref(&self) -> &Balanced {
+        &self.0
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let directory = require::artifacts();
+            self.0.save_all_logs(&directory);
+            eprintln!("--- logs of every agent and dockerd are in {}", directory.display());
+        }
+    }
+}
+
+/// Asks over a new TCP connection, and sees to it that the task sees the caller's own address and port.
+fn ask_seen(target: SocketAddr) -> io::Result<Answer> {
+    let mut connection = Connection::open(target)?;
+    let own = connection.local_address()?;
+    let answer = connection.ask()?;
+    assert_eq!(
+        answer.peer, own,
+        "{} sees another client than the one that asks {target}",
+        answer.backend
+    );
+    Ok(answer)
+}
+
+/// As [`ask_seen`], over UDP.
+fn ask_udp_seen(target: SocketAddr) -> io::Result<Answer> {
+    let socket = Udp::open(target)?;
+    let own = socket.local_address()?;
+    let answer = socket.ask(Duration::from_secs(2))?;
+    assert_eq!(
+        answer.peer, own,
+        "{} sees another client than the one that asks {target}",
+        answer.backend
+    );
+    Ok(answer)
+}
+
+/// Every task answered, as often as every other, give or take one, and no request failed.
+#[track_caller]
+fn assert_even(answers: Vec<io::Result<Answer>>, tasks: &[Task]) {
+    let counts = tally(answers);
+    let mut names: Vec<_> = tasks.iter().map(|task| &task.name).collect();
+    names.sort();
+    assert_eq!(counts.keys().collect::<Vec<_>>(), names, "who answered: {counts:?}");
+    let (min, max) = (counts.values().min().unwrap(), counts.values().max().unwrap());
+    assert!(max - min <= 1, "not even: {counts:?}");
 }

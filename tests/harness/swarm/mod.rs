@@ -18,7 +18,9 @@
 //!
 //! Nodes do not reach the world: the only image is [`IMAGE`], made of the binary `lb-task`.
 
+mod agents;
 mod build;
+mod container;
 mod engine;
 mod hierarchy;
 mod image;
@@ -45,8 +47,11 @@ use crate::netns::{Netns, within};
 use build::Settings;
 use engine::Engine;
 
+pub use agents::Balanced;
 pub use build::{Builder, Iptables};
+pub use container::Container;
 pub use image::{IMAGE, libraries_of};
+
 pub use machine::Machine;
 pub use network::Network;
 pub use service::Service;
