@@ -40,6 +40,8 @@ pub(super) struct Finder {
     netlinks: BTreeMap<u64, Netlink>,
     /// Node's side of containers' interfaces on the gateway bridge, by namespace and MAC address.
     ports: BTreeMap<(String, [u8; 6]), u32>,
+    /// Where published ports were delivered to last.
+    delivered: desired::Interfaces,
 }
 
 impl Finder {
@@ -49,6 +51,7 @@ impl Finder {
             directory: exec_root.join("netns"),
             netlinks: BTreeMap::new(),
             ports: BTreeMap::new(),
+            delivered: desired::Interfaces::new(),
         }
     }
 
@@ -91,6 +94,7 @@ impl Finder {
                         ifindex,
                         mac,
                         delivery: Some(address.into()),
+                        leaving: false,
                     }),
                     Ok(None) => None,
                     Err(error) => {
@@ -106,7 +110,29 @@ impl Finder {
                 }
             }
         }
+        self.linger(&mut found.reach, links);
         found
+    }
+
+    /// The engine stops naming a container before its last answers are out: as long as its interface is there, they are
+    /// translated.
+    fn linger(&mut self, reach: &mut desired::Interfaces, links: &[Link]) {
+        for (key, before) in &self.delivered {
+            let there = gateway_ports(links).any(|link| link.ifindex == before.ifindex);
+            let taken = reach.values().any(|now| now.ifindex == before.ifindex);
+            if there && !taken && !reach.contains_key(key) {
+                let leaving = Reach {
+                    leaving: true,
+                    ..*before
+                };
+                reach.insert(*key, leaving);
+            }
+        }
+        self.delivered = reach
+            .iter()
+            .filter(|(_, reach)| reach.delivery.is_some())
+            .map(|(k, r)| (*k, *r))
+            .collect();
     }
 
     async fn links(&mut self, namespace: &Namespace) -> Result<Vec<Link>, NetError> {
@@ -162,6 +188,7 @@ fn reach(local: &Local, endpoint: &Endpoint, gateway: Option<Reach>) -> Option<(
         ifindex: 0,
         mac: endpoint.mac,
         delivery: None,
+        leaving: false,
     };
     Some((key, inside))
 }
@@ -188,5 +215,82 @@ fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(ifindex: u32, name: &str, kind: &str, master: Option<u32>) -> Link {
+        Link {
+            ifindex,
+            name: name.into(),
+            kind: Some(kind.into()),
+            mac: Some([2, 0, 0, 0, 0, ifindex as u8]),
+            mtu: 1500,
+            up: true,
+            loopback: false,
+            master,
+            peer_elsewhere: true,
+            peer: None,
+        }
+    }
+
+    fn links() -> Vec<Link> {
+        vec![
+            link(2, "eth0", "veth", None),
+            link(3, GATEWAY_BRIDGE, "bridge", None),
+            link(4, "veth1", "veth", Some(3)),
+            link(5, "br-other", "bridge", None),
+            link(6, "veth2", "veth", Some(5)),
+        ]
+    }
+
+    #[test]
+    fn only_ports_of_the_gateway_bridge_are_ways_out() {
+        let names: Vec<_> = gateway_ports(&links()).map(|link| link.ifindex).collect();
+        assert_eq!(names, [4]);
+        let without: Vec<_> = links().into_iter().filter(|link| link.ifindex != 3).collect();
+        assert_eq!(gateway_ports(&without).count(), 0);
+    }
+
+    #[test]
+    fn a_nodes_addresses_are_not_those_of_its_bridges() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let addresses = [
+            (2, ip("192.0.2.1")),
+            (2, ip("fe80::1")),
+            (3, ip("172.18.0.1")),
+            (4, ip("192.0.2.9")),
+        ];
+        assert_eq!(node_addresses(&links(), &addresses), [ip("192.0.2.1")]);
+    }
+
+    #[test]
+    fn what_is_leaving_is_delivered_to_while_its_interface_is_there() {
+        let mut finder = Finder::new(Path::new("/nowhere"));
+        let key = |host| (4096, Address::v4([10, 0, 0, host]));
+        let at = |ifindex| Reach {
+            ifindex,
+            mac: [2; 6],
+            delivery: Some(Address::v4([172, 18, 0, 3])),
+            leaving: false,
+        };
+        let mut reach = desired::Interfaces::from([(key(5), at(4))]);
+        finder.linger(&mut reach, &links());
+        // The engine does not name it any more.
+        let mut reach = desired::Interfaces::new();
+        finder.linger(&mut reach, &links());
+        let leaving = Reach { leaving: true, ..at(4) };
+        assert_eq!(reach, desired::Interfaces::from([(key(5), leaving)]));
+        // Another container has its interface.
+        let mut reach = desired::Interfaces::from([(key(6), at(4))]);
+        finder.linger(&mut reach, &links());
+        assert_eq!(reach.len(), 1);
+        // The interface is gone.
+        let mut reach = desired::Interfaces::new();
+        finder.linger(&mut reach, &links()[..3]);
+        assert!(reach.is_empty());
     }
 }

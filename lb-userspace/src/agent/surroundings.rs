@@ -140,6 +140,7 @@ pub(super) fn backend_interfaces(
                     ifindex: place.ifindex,
                     mac: place.mac,
                     delivery: None,
+                    leaving: false,
                 };
                 known.insert((network.id, Address::from(*ip)), port);
             }
@@ -383,7 +384,8 @@ mod tests {
                 desired::Reach {
                     ifindex: 3,
                     mac: [9; 6],
-                    delivery: None
+                    delivery: None,
+                    leaving: false,
                 }
             )])
         );

@@ -18,8 +18,8 @@ use crate::admin::api;
 use crate::config::Config;
 use crate::model::snapshot::Snapshot;
 use crate::net::Netlink;
-use crate::provider::ProviderState;
 use crate::provider::docker::{self, Docker, Local, Options, Reading, Role, Streamed};
+use crate::provider::{Change, ProviderState};
 use crate::stream::{
     Client, ClientOptions, Identity, IdentityError, Report, Server, ServerOptions, Source, StreamStatus, Timing, View,
 };
@@ -155,27 +155,34 @@ async fn merge(
     view: watch::Sender<Option<View>>,
 ) {
     let mut reporting = true;
+    let mut merged: Option<Arc<Snapshot>> = None;
     loop {
         let (newest, reading) = (
             provider.borrow_and_update().clone(),
             readings.borrow_and_update().clone(),
         );
-        let merged = newest.snapshot.as_deref().map(|snapshot| match &reading {
-            // Only a manager hears reports; on a worker they are in what the manager says.
-            Some(_) => with_reports(snapshot, &reports.borrow_and_update()),
-            None => snapshot.clone(),
-        });
+        // A manager reads the same twice a second.
+        let same = merged.as_ref().map(Arc::as_ptr) == newest.snapshot.as_ref().map(Arc::as_ptr);
+        let news = !same || reports.has_changed().unwrap_or(false);
         state.send_if_modified(|state| {
             let mut changed = false;
-            if let Some(merged) = merged {
+            if let Some(snapshot) = &newest.snapshot
+                && (news || newest.error.is_none() && state.error.is_some() || state.refused != newest.refused)
+            {
+                // Only a manager hears reports; on a worker they are in what the manager says.
+                let whole = match &reading {
+                    Some(_) => with_reports(snapshot, &reports.borrow_and_update()),
+                    None => (**snapshot).clone(),
+                };
                 let refused = (*newest.refused).clone();
-                changed = state.accept(merged, refused, newest.node.as_deref()) != crate::provider::Change::Nothing;
+                changed = state.accept(whole, refused, newest.node.as_deref()) != Change::Nothing;
             }
             if let Some(error) = &newest.error {
                 changed |= state.reject((**error).clone());
             }
             changed
         });
+        merged.clone_from(&newest.snapshot);
         let snapshot = state.borrow().snapshot.clone();
         view.send_replace(reading.zip(snapshot).map(|(reading, snapshot)| View {
             snapshot,

@@ -29,6 +29,8 @@ pub struct Reach {
     pub mac: [u8; 6],
     /// Its address there, if it is another one: on the gateway bridge.
     pub delivery: Option<Address>,
+    /// It is about to go: what is under way still gets there, nothing new does.
+    pub leaving: bool,
 }
 
 /// What the tables of one node should hold.

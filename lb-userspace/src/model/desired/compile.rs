@@ -297,7 +297,7 @@ impl Compiler<'_> {
             Some(address) => (address, NETWORK_NODE),
             None => (key.address, key.network),
         };
-        let attached = found.is_some() || !local || !network.overlay;
+        let attached = found.is_some_and(|reach| !reach.leaving) || !local || !network.overlay;
         if local && attached && !network.encrypted {
             self.desired.local_backends.insert(key);
         }

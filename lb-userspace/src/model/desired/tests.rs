@@ -243,6 +243,7 @@ fn nodes_addresses_and_interfaces() {
         ifindex: 9,
         mac: [2, 0, 0, 0, 0, 1],
         delivery: None,
+        leaving: false,
     };
     let interfaces = [((5, Address::v4([10, 0, 1, 21])), reach)].into();
     let desired = Desired::compile(&cluster(), "n1", &interfaces).unwrap();
