@@ -52,6 +52,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Interfaces and neighbours are looked at so long after they have changed, and at most this often; while nothing
 /// comes of it, less and less often.
 const SPACING: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
+/// What waits for its surroundings is looked at again after so long; twice as late each time.
+const PATIENCE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 /// Connections of readers get this long at the end.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -129,6 +131,7 @@ impl Agent {
         tokio::pin!(retry);
         let look = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(look);
+        let mut patience = Duration::ZERO;
         let (mut looking, mut spacing, mut looked) = (false, SPACING[0], Instant::now());
         let rest = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(rest);
@@ -203,7 +206,18 @@ impl Agent {
             if let Some(due) = more {
                 rest.as_mut().reset(due.into());
             }
-            match self.synchronize(&snapshot, depth).await {
+            let synchronised = self.synchronize(&snapshot, depth).await;
+            patience = if self.synchronizer.waiting {
+                let patience = (2 * patience).clamp(PATIENCE[0], PATIENCE[1]);
+                if !looking {
+                    looking = true;
+                    look.as_mut().reset(tokio::time::Instant::now() + patience);
+                }
+                patience
+            } else {
+                Duration::ZERO
+            };
+            match synchronised {
                 Synchronised::Unchanged => spacing = (2 * spacing).min(SPACING[1]),
                 Synchronised::Done => (failures, spacing) = (0, SPACING[0]),
                 Synchronised::Incomplete => {

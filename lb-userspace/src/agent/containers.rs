@@ -4,14 +4,15 @@
 //! A VIP is translated where its client sends, on the bridge ports inside the namespaces of overlay networks; a published
 //! port is delivered on the gateway bridge, whose ports are in the node's own namespace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use lb_common::address::Address;
 
 use crate::datapath::attach::WorkloadInterface;
-use crate::model::desired::{self, Reach};
+use crate::model::desired::{self, Reach, overlay_mac};
+use crate::model::snapshot::{Backend, BackendState, Network, Snapshot};
 use crate::net::netns::Namespace;
 use crate::net::{Link, NetError, Netlink};
 use crate::provider::docker::Local;
@@ -27,17 +28,20 @@ pub(super) struct Found {
     pub(super) workloads: Vec<WorkloadInterface>,
     /// How packets get to their addresses.
     pub(super) reach: desired::Interfaces,
+    /// MAC addresses on other nodes to which the overlay networks of this node know the way, by network.
+    pub(super) carried: Carried,
     /// What is in the way, in the operator's words.
     pub(super) problems: Vec<String>,
 }
+
+/// MAC addresses on other nodes, by network id.
+pub(super) type Carried = BTreeMap<u32, BTreeSet<[u8; 6]>>;
 
 /// Finds them, and remembers what does not change.
 #[derive(Debug)]
 pub(super) struct Finder {
     /// The engine's directory of namespaces.
     directory: PathBuf,
-    /// Sockets inside namespaces, by their cookies.
-    netlinks: BTreeMap<u64, Netlink>,
     /// Node's side of containers' interfaces on the gateway bridge, by namespace and MAC address.
     ports: BTreeMap<(String, [u8; 6]), u32>,
     /// Where published ports were delivered to last.
@@ -49,7 +53,6 @@ impl Finder {
     pub(super) fn new(exec_root: &Path) -> Self {
         Self {
             directory: exec_root.join("netns"),
-            netlinks: BTreeMap::new(),
             ports: BTreeMap::new(),
             delivered: desired::Interfaces::new(),
         }
@@ -65,15 +68,15 @@ impl Finder {
                 network: String::new(),
             });
         }
-        let mut used = Vec::new();
-        for network in local.networks.iter().filter(|n| !n.ingress && n.number.is_some()) {
+        for network in local.networks.iter().filter(|n| !n.ingress) {
+            let Some(number) = network.number else { continue };
             let Ok(namespace) = Namespace::open(&self.directory.join(&network.sandbox)) else {
                 // Nobody of that network is here.
                 continue;
             };
-            used.push(namespace.cookie());
-            match self.links(&namespace).await {
-                Ok(links) => {
+            match look(&namespace).await {
+                Ok((links, carried)) => {
+                    found.carried.insert(number, carried);
                     let ports = links.into_iter().filter(|link| link.is_veth() && link.master.is_some());
                     found.workloads.extend(ports.map(|link| WorkloadInterface {
                         namespace: namespace.clone(),
@@ -84,7 +87,6 @@ impl Finder {
                 Err(error) => found.problems.push(format!("network {}: {error}", network.name)),
             }
         }
-        self.netlinks.retain(|cookie, _| used.contains(cookie));
         self.ports
             .retain(|(sandbox, _), _| local.containers.iter().any(|container| container.sandbox == *sandbox));
         for container in &local.containers {
@@ -135,18 +137,6 @@ impl Finder {
             .collect();
     }
 
-    async fn links(&mut self, namespace: &Namespace) -> Result<Vec<Link>, NetError> {
-        let netlink = match self.netlinks.get(&namespace.cookie()) {
-            Some(netlink) => netlink.clone(),
-            None => {
-                let netlink = Netlink::connect_in(namespace)?;
-                self.netlinks.insert(namespace.cookie(), netlink.clone());
-                netlink
-            }
-        };
-        netlink.links().await
-    }
-
     /// Node's side of the container's interface with this MAC address on the gateway bridge.
     async fn port(&mut self, container: &Container, mac: [u8; 6], links: &[Link]) -> Result<Option<u32>, NetError> {
         let key = (container.sandbox.clone(), mac);
@@ -163,6 +153,44 @@ impl Finder {
         }
         Ok(ifindex)
     }
+}
+
+/// Interfaces of an overlay's namespace, and to whom it knows the way. The socket is not kept: it would keep the namespace.
+async fn look(namespace: &Namespace) -> Result<(Vec<Link>, BTreeSet<[u8; 6]>), NetError> {
+    let netlink = Netlink::connect_in(namespace)?;
+    Ok((netlink.links().await?, netlink.tunnelled().await?))
+}
+
+/// The snapshot without the ready backends on other nodes to which their overlay does not know the way yet, where a service
+/// has another one. `None`: it knows them all. Docker spreads the way by gossip, which may be later than the state.
+pub(super) fn hold(snapshot: &Snapshot, node: &str, carried: &Carried) -> Option<Snapshot> {
+    let unknown = |network: &Network, backend: &Backend| {
+        let Some(known) = carried.get(&network.id).filter(|_| network.overlay) else {
+            return false;
+        };
+        let addresses = backend
+            .addresses
+            .iter()
+            .copied()
+            .map(Address::from)
+            .filter(|a| Address::is_v4(a));
+        backend.state == BackendState::Ready
+            && backend.node != node
+            && addresses.map(overlay_mac).any(|mac| !known.contains(&mac))
+    };
+    let mut held = None;
+    for (index, service) in snapshot.services.iter().enumerate() {
+        let Some(network) = snapshot.networks.iter().find(|network| network.name == service.network) else {
+            continue;
+        };
+        let ready = |b: &&Backend| b.state == BackendState::Ready;
+        let late = service.backends.iter().filter(|b| unknown(network, b)).count();
+        if late > 0 && service.backends.iter().filter(ready).count() > late {
+            let held: &mut Snapshot = held.get_or_insert_with(|| snapshot.clone());
+            held.services[index].backends.retain(|b| !unknown(network, b));
+        }
+    }
+    held
 }
 
 /// Ports of the gateway bridge.
@@ -221,6 +249,7 @@ fn is_link_local(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::snapshot::{EndpointMode, Service};
 
     fn link(ifindex: u32, name: &str, kind: &str, master: Option<u32>) -> Link {
         Link {
@@ -268,6 +297,59 @@ mod tests {
     }
 
     #[test]
+    fn new_backends_wait_until_their_overlay_knows_the_way() {
+        let backend = |host: u8, node: &str| Backend {
+            name: format!("web.{host}"),
+            aliases: Vec::new(),
+            node: node.into(),
+            addresses: vec![IpAddr::from([10, 0, 1, host])],
+            port: None,
+            state: BackendState::Ready,
+            weight: 1,
+        };
+        let network = Network {
+            name: "shop".into(),
+            id: 4097,
+            subnets: Vec::new(),
+            encrypted: false,
+            overlay: true,
+            ingress: false,
+        };
+        let service = Service {
+            name: "web".into(),
+            network: "shop".into(),
+            mode: EndpointMode::Vip,
+            vips: Vec::new(),
+            aliases: Vec::new(),
+            ports: Vec::new(),
+            any_port: true,
+            tcp_timeout: None,
+            udp_timeout: None,
+            backends: vec![backend(5, "n1"), backend(6, "n2"), backend(7, "n3")],
+        };
+        let snapshot = Snapshot {
+            networks: vec![network],
+            services: vec![service],
+            ..Snapshot::default()
+        };
+        let names = |held: &Snapshot| {
+            held.services[0]
+                .backends
+                .iter()
+                .map(|b| b.name.clone())
+                .collect::<Vec<_>>()
+        };
+        let mac = |host| [0x02, 0x42, 10, 0, 1, host];
+        let knows = |macs: &[[u8; 6]]| Carried::from([(4097, macs.iter().copied().collect())]);
+        assert_eq!(hold(&snapshot, "n1", &Carried::new()), None, "the network is not here");
+        assert_eq!(hold(&snapshot, "n1", &knows(&[mac(6), mac(7)])), None);
+        let held = hold(&snapshot, "n1", &knows(&[mac(6)])).unwrap();
+        assert_eq!(names(&held), ["web.5", "web.6"]);
+        assert_eq!(names(&hold(&snapshot, "n1", &knows(&[])).unwrap()), ["web.5"]);
+        assert_eq!(hold(&snapshot, "n4", &knows(&[])), None, "better a late one than none");
+    }
+
+    #[test]
     fn what_is_leaving_is_delivered_to_while_its_interface_is_there() {
         let mut finder = Finder::new(Path::new("/nowhere"));
         let key = |host| (4096, Address::v4([10, 0, 0, host]));
@@ -290,7 +372,7 @@ mod tests {
         assert_eq!(reach.len(), 1);
         // The interface is gone.
         let mut reach = desired::Interfaces::new();
-        finder.linger(&mut reach, &links()[..3]);
+        finder.linger(&mut reach, &links()[..2]);
         assert!(reach.is_empty());
     }
 }

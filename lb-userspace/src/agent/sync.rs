@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use lb_common::abi::{InterfaceKey, Interfaces as InterfaceTable, Settings, SettingsTable};
 
-use super::containers::Finder;
+use super::containers::{self, Finder};
 use super::surroundings::{self, Oddity};
 use crate::config::Config;
 use crate::datapath::attach::{Attacher, Attachment};
@@ -50,6 +50,8 @@ pub(super) struct Synchronizer {
     pub(super) netlink: Netlink,
     /// Finds this node's containers, where a container engine has them.
     pub(super) finder: Option<Finder>,
+    /// Something of the last snapshot is held back until the surroundings are ready for it.
+    pub(super) waiting: bool,
     /// Elements of `backends` that may be given to another address, from the newest walk over the flows.
     pub(super) reusable: Reusable,
     /// What the last complete synchronisation was made from: a change of neighbours that changes none of it
@@ -103,6 +105,7 @@ impl Synchronizer {
             store,
             netlink,
             finder,
+            waiting: false,
             reusable: Reusable::default(),
             last: None,
         }
@@ -125,6 +128,7 @@ impl Synchronizer {
             .places;
         let (mut known, unserved) = surroundings::backend_interfaces(&places, &backends, &interfaces, &links);
         odd.extend(unserved);
+        let mut held = None;
         if let Some(finder) = &mut self.finder {
             let found = finder.find(local, &links).await;
             // A network that the snapshot does not have yet is attached with it.
@@ -133,10 +137,12 @@ impl Synchronizer {
                 .workloads
                 .extend(found.workloads.into_iter().filter(|w| there(&w.network)));
             known.extend(found.reach);
+            held = containers::hold(snapshot, node, &found.carried).map(Arc::new);
             odd.extend(found.problems.into_iter().map(|problem| Oddity::new("", problem)));
         }
+        self.waiting = held.is_some();
         let inputs = Inputs {
-            snapshot: Arc::clone(snapshot),
+            snapshot: held.unwrap_or_else(|| Arc::clone(snapshot)),
             node: node.to_owned(),
             links,
             known,

@@ -12,6 +12,7 @@ use lb_common::abi::{
     self, Backend, Backends, Flow, FlowKey4, FlowKey6, Flows4, Flows6, Replies4, Replies6, Reply, Table,
 };
 use lb_common::address::Address;
+use lb_common::flow::{target, target_port};
 
 use super::clock;
 use super::store::Store;
@@ -135,7 +136,7 @@ impl Collector {
         self.store
             .walk::<R>(PAUSE, |key, reply| match self.store.get::<F>(&key.flow(reply)) {
                 Ok(flow) => {
-                    if !leads_home(key, flow.as_ref(), backends) {
+                    if !leads_home(key, reply, flow.as_ref(), backends) {
                         lost.insert(*key);
                     }
                 }
@@ -150,7 +151,7 @@ impl Collector {
                 continue;
             };
             let flow = self.store.get::<F>(&key.flow(&reply))?;
-            if !leads_home(key, flow.as_ref(), backends) && self.store.remove::<R>(key)? {
+            if !leads_home(key, &reply, flow.as_ref(), backends) && self.store.remove::<R>(key)? {
                 census.orphans += 1;
             }
         }
@@ -192,15 +193,16 @@ fn dead(flow: &Flow, now: u32) -> bool {
 
 /// Whether the flow that a reply leads to exists and goes to the reply's backend. A flow whose backend is
 /// gone keeps its reply: it is needed to reset both sides.
-fn leads_home<K: Tuple>(reply: &K, flow: Option<&Flow>, backends: &BTreeMap<u32, Backend>) -> bool {
+fn leads_home<K: Tuple>(key: &K, reply: &Reply, flow: Option<&Flow>, backends: &BTreeMap<u32, Backend>) -> bool {
     let Some(flow) = flow else { return false };
-    let (source, source_port, destination_port) = reply.ends();
+    let (source, source_port, destination_port) = key.ends();
     if flow.source_port != destination_port {
         return false;
     }
     match backends.get(&flow.backend) {
         Some(b) if b.generation == flow.generation && b.state != abi::BACKEND_GONE => {
-            (b.address, b.port) == (source, source_port)
+            // What the programs ask before they translate.
+            *target(b, reply.network) == source && target_port(b, reply.frontend_port) == source_port
         }
         _ => true,
     }
@@ -289,11 +291,16 @@ mod tests {
             generation: 3,
             ..flow(0, 0)
         };
+        let reply = Reply {
+            frontend_port: 8080,
+            network: 5,
+            ..Reply::default()
+        };
+        let leads_home = |flow: Option<&Flow>, backends: &BTreeMap<_, _>| leads_home(&key, &reply, flow, backends);
         let mut backends = BTreeMap::from([(1, backend)]);
-        assert!(leads_home(&key, Some(&ours), &backends));
-        assert!(!leads_home(&key, None, &backends));
+        assert!(leads_home(Some(&ours), &backends));
+        assert!(!leads_home(None, &backends));
         assert!(!leads_home(
-            &key,
             Some(&Flow {
                 source_port: 4001,
                 ..ours
@@ -301,14 +308,47 @@ mod tests {
             &backends
         ));
         assert!(
-            leads_home(&key, Some(&Flow { generation: 2, ..ours }), &backends),
+            leads_home(Some(&Flow { generation: 2, ..ours }), &backends),
             "its backend is gone"
         );
         backends.insert(1, Backend { port: 81, ..backend });
-        assert!(
-            !leads_home(&key, Some(&ours), &backends),
-            "the flow moved to another backend"
-        );
+        assert!(!leads_home(Some(&ours), &backends), "the flow moved to another backend");
+    }
+
+    #[test]
+    fn replies_lead_home_from_every_port_and_from_the_gateway_bridge() {
+        let key = |source, source_port, network: u32| FlowKey4 {
+            source,
+            source_port,
+            destination: [192, 0, 2, 1],
+            destination_port: 4000,
+            network_protocol: network << 8 | 6,
+        };
+        let ours = Flow {
+            backend: 1,
+            ..flow(0, 0)
+        };
+        let backend = Backend {
+            address: Address::v4([10, 0, 0, 2]),
+            delivery: Address::v4([172, 18, 0, 3]),
+            state: abi::BACKEND_READY,
+            ..Backend::default()
+        };
+        let backends = BTreeMap::from([(1, backend)]);
+        let vip = Reply {
+            frontend_port: 9000,
+            network: 5,
+            ..Reply::default()
+        };
+        assert!(leads_home(&key([10, 0, 0, 2], 9000, 5), &vip, Some(&ours), &backends));
+        assert!(!leads_home(&key([10, 0, 0, 2], 9001, 5), &vip, Some(&ours), &backends));
+        let published = Reply {
+            network: abi::NETWORK_NODE,
+            ..vip
+        };
+        let delivered = key([172, 18, 0, 3], 9000, abi::NETWORK_NODE);
+        assert!(leads_home(&delivered, &published, Some(&ours), &backends));
+        assert!(!leads_home(&delivered, &vip, Some(&ours), &backends));
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 mod compile;
 
+pub(crate) use compile::overlay_mac;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;

@@ -5,6 +5,7 @@ pub mod netns;
 mod resolve;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::pin::pin;
 
@@ -240,6 +241,16 @@ impl Netlink {
         Ok(messages.into_iter().filter_map(bridge_entry).collect())
     }
 
+    /// Ethernet addresses that tunnel devices of this namespace send to another machine.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub async fn tunnelled(&self) -> Result<BTreeSet<[u8; 6]>, NetError> {
+        let request = self.handle.neighbours().get().set_address_family(AddressFamily::Bridge);
+        let messages = all("list tunnel entries", request.execute()).await?;
+        Ok(messages.into_iter().filter_map(tunnel_entry).collect())
+    }
+
     /// Makes the kernel resolve a neighbour, or check one that it has not heard of for a while.
     ///
     /// # Errors
@@ -350,6 +361,18 @@ fn bridge_entry(message: NeighbourMessage) -> Option<BridgeEntry> {
         }
     }
     (entry.bridge != 0 && entry.port != entry.bridge).then_some(entry)
+}
+
+/// An entry with the address of a machine is a tunnel device's own.
+fn tunnel_entry(message: NeighbourMessage) -> Option<[u8; 6]> {
+    let attributes = &message.attributes;
+    let remote = attributes
+        .iter()
+        .any(|a| matches!(a, NeighbourAttribute::Destination(_)));
+    attributes.iter().find_map(|a| match a {
+        NeighbourAttribute::LinkLayerAddress(mac) if remote => mac.as_slice().try_into().ok(),
+        _ => None,
+    })
 }
 
 fn via_address(via: rtnetlink::packet_route::route::RouteVia) -> Option<IpAddr> {

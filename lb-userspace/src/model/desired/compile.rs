@@ -354,7 +354,7 @@ fn every_port(service: &snapshot::Service) -> &'static [Port] {
 }
 
 /// The MAC address that Docker's overlay driver gives to an IPv4 address (`netutils.GenerateMACFromIP` of libnetwork).
-fn overlay_mac(address: Address) -> [u8; 6] {
+pub(crate) fn overlay_mac(address: Address) -> [u8; 6] {
     let [a, b, c, d] = address.v4_bytes();
     [0x02, 0x42, a, b, c, d]
 }
