@@ -9,13 +9,19 @@
 //! | `provider` | what provider `docker` finds out, and how soon |
 //! | `agents` | agents on all nodes: they start, stop, die and leave |
 //! | `published` | ports on every node |
+//! | `update` | services and nodes that are changed, under traffic: nothing is lost |
+//! | `failure` | tasks, nodes, engines and agents that die, under traffic |
+//! | `load` | who asks meanwhile |
 
 mod agents;
 mod cluster;
 mod facts;
+mod failure;
 mod lifecycle;
+mod load;
 mod provider;
 mod published;
+mod update;
 
 use std::io;
 use std::net::SocketAddr;
