@@ -1,5 +1,6 @@
 //! [`Shop`]: a service that everybody asks while something happens to it, and [`Load`]: those who ask.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -154,4 +155,17 @@ pub(super) fn summary(reports: &[(String, Report)]) -> String {
         )
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Tasks that take new flows according to the agent of a node; empty if it has read what it has not put into force yet.
+pub(super) fn ready(swarm: &Balanced, node: usize, service: &str) -> BTreeSet<String> {
+    let list = swarm.admin(node, "/v1/backends").unwrap();
+    let provider = swarm.admin(node, "/v1/status").unwrap()["items"][0]["provider"].clone();
+    if provider["generation"] != provider["applied"] {
+        return BTreeSet::new();
+    }
+    let items = list["items"].as_array().unwrap().iter();
+    let own = items.filter(|item| item["service"] == service && item["state"] == "ready");
+    own.filter_map(|item| item["task"].as_str().map(str::to_owned))
+        .collect()
 }

@@ -12,6 +12,7 @@
 //! | `update` | services and nodes that are changed, under traffic: nothing is lost |
 //! | `failure` | tasks, nodes, engines and agents that die, under traffic |
 //! | `load` | who asks meanwhile |
+//! | `stack` | the load balancer as it is installed: its image, `deploy/swarm/stack.yml` |
 
 mod agents;
 mod cluster;
@@ -22,6 +23,7 @@ mod load;
 mod provider;
 mod published;
 mod update;
+mod stack;
 
 use std::io;
 use std::net::SocketAddr;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lb_tests::client::{Connection, get, tally};
 use lb_tests::swarm::{Swarm, wait_until};
 
-use super::load::{PATIENCE, Shop};
+use super::load::{PATIENCE, Shop, ready};
 use super::{balanced, own};
 
 const ALL: [usize; 3] = [0, 1, 2];
@@ -204,19 +204,6 @@ fn every_node_follows_within_a_second() {
         }
         assert!(since.elapsed() < PATIENCE);
     }
-}
-
-/// Tasks that take new flows according to the agent of a node; empty if it has read what it has not put into force yet.
-fn ready(swarm: &lb_tests::swarm::Balanced, node: usize, service: &str) -> BTreeSet<String> {
-    let list = swarm.admin(node, "/v1/backends").unwrap();
-    let provider = swarm.admin(node, "/v1/status").unwrap()["items"][0]["provider"].clone();
-    if provider["generation"] != provider["applied"] {
-        return BTreeSet::new();
-    }
-    let items = list["items"].as_array().unwrap().iter();
-    let own = items.filter(|item| item["service"] == service && item["state"] == "ready");
-    own.filter_map(|item| item["task"].as_str().map(str::to_owned))
-        .collect()
 }
 
 fn ids(shop: &Shop<'_>) -> BTreeSet<String> {

@@ -3,6 +3,7 @@
 mod ci;
 mod count;
 mod demo;
+mod dist;
 mod ebpf;
 mod generate;
 mod object;
@@ -51,6 +52,8 @@ enum Verb {
         #[arg(long)]
         check: bool,
     },
+    /// Static programs, a container image and checksums, to install on nodes.
+    Dist(dist::Arguments),
     /// All that a change must pass: format, lints, rules, every test, documents.
     Ci,
 }
@@ -71,6 +74,7 @@ fn run() -> Result<ExitCode> {
         Verb::Setup { ci } => setup::run(ci)?,
         Verb::Demo { arguments } => demo::execute(&arguments)?,
         Verb::Ebpf(arguments) => ebpf::run(&arguments)?,
+        Verb::Dist(arguments) => dist::run(&arguments)?,
         Verb::Gen { check } => generate::run(check)?,
         Verb::Test(arguments) => {
             let counts = test::execute(&arguments)?;

@@ -55,9 +55,14 @@ pub fn uninstall(config: &Config) -> Result<()> {
         gone(&mut errors, fs::remove_file(&file), &file);
     }
     drop(lock);
-    // systemd may own the directory, and an operator's files in it are not ours.
+    // systemd may own the directory, it may be mounted into a container, and an operator's files in it are not ours.
+    let owned = [
+        io::ErrorKind::NotFound,
+        io::ErrorKind::DirectoryNotEmpty,
+        io::ErrorKind::ResourceBusy,
+    ];
     match fs::remove_dir(run) {
-        Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+        Err(e) if !owned.contains(&e.kind()) => {
             errors.push(format!("cannot remove {}: {e}", run.display()));
         }
         _ => {}

@@ -1,5 +1,6 @@
 //! Links, addresses, routes and neighbours of this network namespace, through rtnetlink.
 
+pub mod card;
 pub(crate) mod limits;
 pub mod netns;
 mod resolve;

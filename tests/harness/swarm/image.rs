@@ -22,7 +22,7 @@ pub(super) fn archive(directory: &Path) -> Result<PathBuf> {
     }
     for (binary, place) in [(require::binary("lb-task")?, "bin/lb-task"), (SHELL.into(), SHELL)] {
         copy(&binary, &root, place)?;
-        for library in libraries(&run(Command::new("ldd").arg(&binary), "")?) {
+        for library in libraries_of(&binary)? {
             copy(&library, &root, &library.to_string_lossy())?;
         }
     }
@@ -62,7 +62,15 @@ pub(super) fn import(archive: &str) -> Vec<&str> {
     ]
 }
 
-/// Files that a binary needs, of what `ldd` says about it.
+/// Files that a binary needs where there is nothing else: libraries and the loader.
+///
+/// # Errors
+/// If `ldd` fails.
+pub fn libraries_of(binary: &Path) -> Result<Vec<PathBuf>> {
+    Ok(libraries(&run(Command::new("ldd").arg(binary), "")?))
+}
+
+/// Of what `ldd` says about a binary.
 fn libraries(text: &str) -> Vec<PathBuf> {
     let file = |line: &str| {
         line.split_whitespace()

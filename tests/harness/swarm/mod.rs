@@ -48,7 +48,7 @@ use engine::Engine;
 
 pub use agents::Balanced;
 pub use build::{Builder, Iptables};
-pub use image::IMAGE;
+pub use image::{IMAGE, libraries_of};
 pub use machine::Machine;
 pub use network::Network;
 pub use service::Service;

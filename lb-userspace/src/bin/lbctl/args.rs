@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use lb_userspace::config::DEFAULT_FILE;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -132,8 +133,12 @@ pub(crate) enum Verb {
     Prog(Prog),
     /// What differs between the maps and the desired state; exit code 1 if anything does.
     Plan,
-    /// Check kernel, system and agent, and say how to mend what is wrong; exit code 1 if a check fails.
-    Doctor,
+    /// Check kernel, system, agent and Swarm, and say how to mend what is wrong; exit code 1 if a check fails.
+    Doctor {
+        /// The agent's configuration file.
+        #[arg(long, env = "LB_CONFIG", value_name = "FILE", default_value = DEFAULT_FILE)]
+        config: PathBuf,
+    },
     /// Print the completion script of a shell.
     Completion {
         /// The shell.

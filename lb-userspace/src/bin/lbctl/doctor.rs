@@ -1,6 +1,9 @@
 //! `lbctl doctor`: what could keep traffic from flowing, and how to mend it. Pure checks over [`Facts`].
 
 mod facts;
+mod swarm;
+
+use std::path::Path;
 
 use lb_common::abi::NAMESPACE_NODE;
 use lb_common::abi::SCHEMA_VERSION;
@@ -27,8 +30,8 @@ const CAPABILITIES: &[(&str, u32)] = &[("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38
 const CAP_SYS_ADMIN: u32 = 21;
 
 /// Collects the facts and judges them.
-pub(crate) fn examine(common: &Common) -> List<Check> {
-    let facts = Facts::collect(common);
+pub(crate) fn examine(common: &Common, config: &Path) -> List<Check> {
+    let facts = Facts::collect(common, config);
     let source = if facts.agent.is_ok() {
         Origin::Agent
     } else {
@@ -115,6 +118,13 @@ impl Report {
 fn judge(facts: &Facts) -> Vec<Check> {
     let mut report = Report(Vec::new());
     kernel(facts, &mut report);
+    if let Err(why) = &facts.config {
+        report.fail(
+            "config",
+            why,
+            "`lb-agent config check` shows where; --config FILE names another file",
+        );
+    }
     agent(facts, &mut report);
     match &facts.maps {
         Maps::Open(maps) => {
@@ -128,6 +138,9 @@ fn judge(facts: &Facts) -> Vec<Check> {
     attachment(facts, &mut report);
     sysctls(facts, &mut report);
     tunnel(facts, &mut report);
+    if let Some(swarm) = &facts.swarm {
+        swarm::judge(swarm, facts, &mut report);
+    }
     report.0
 }
 

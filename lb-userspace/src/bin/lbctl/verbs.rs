@@ -38,8 +38,8 @@ pub(crate) fn run(args: Args) -> Result<Answer, Error> {
         }
         Verb::Prog(Prog::Ls) => programs(&common),
         Verb::Plan => plan(&common),
-        Verb::Doctor => {
-            let list = doctor::examine(&common);
+        Verb::Doctor { config } => {
+            let list = doctor::examine(&common, &config);
             let no = list.items.iter().any(|c| c.level == api::Level::Fail);
             Ok(Answer {
                 no,

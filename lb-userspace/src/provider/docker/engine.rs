@@ -204,7 +204,11 @@ impl Engine {
         result
     }
 
-    async fn version(&self) -> Result<String, EngineError> {
+    /// What the engine and we both speak, as the beginning of a path: `/v1.44`.
+    ///
+    /// # Errors
+    /// There is none, or see [`EngineError`].
+    pub async fn version(&self) -> Result<String, EngineError> {
         let known = self.version.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(known) = known {
             return Ok(known);

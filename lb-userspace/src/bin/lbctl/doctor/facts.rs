@@ -1,17 +1,22 @@
-//! What the checks look at, collected from `/proc`, `/sys`, the agent and the maps.
+//! What the checks look at, collected from `/proc`, `/sys`, the agent, the maps and, in a Swarm, the container engine.
+
+pub(super) mod swarm;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use lb_common::abi::{INTERFACE_WORKLOAD, InterfaceKey, Interfaces, SettingsTable};
 use lb_userspace::admin::api::{Code, InterfaceStatus, List, MapStatus, Status};
 use lb_userspace::admin::report;
+use lb_userspace::config::{self, Config, ConfigError, ProviderKind};
 use lb_userspace::net::{Link, Netlink};
 use lb_userspace::plan::store::ReadTables as _;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use crate::args::Common;
 use crate::source;
+use swarm::Swarm;
 
 /// The pinned maps.
 pub(super) enum Maps {
@@ -43,10 +48,14 @@ pub(super) struct Facts {
     pub(super) tunnel_mtu: Option<u16>,
     /// Of node interfaces.
     pub(super) mtus: Vec<(String, u32)>,
+    /// The agent's configuration is there and cannot be used.
+    pub(super) config: Result<(), String>,
+    /// If cluster state comes from a Swarm.
+    pub(super) swarm: Option<Swarm>,
 }
 
 impl Facts {
-    pub(super) fn collect(common: &Common) -> Self {
+    pub(super) fn collect(common: &Common, config: &Path) -> Self {
         let release = text("/proc/sys/kernel/osrelease").unwrap_or_default();
         let agent: Result<List<Status>, _> = source::agent(common, "/v1/status", &[]);
         let agent = agent
@@ -70,13 +79,31 @@ impl Facts {
             rp_filter: Vec::new(),
             tunnel_mtu: None,
             mtus: Vec::new(),
+            config: Ok(()),
+            swarm: None,
         };
         facts.read_maps(common);
         if let Ok(status) = &facts.agent {
             facts.interfaces = status.datapath.interfaces.clone();
         }
         facts.read_interfaces();
+        match config::load(config, &[]) {
+            Ok(loaded) => facts.read_swarm(common, &loaded.config),
+            // The agent may run with another one, or not be set up yet.
+            Err(ConfigError::Read { error, .. }) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => facts.config = Err(error.to_string()),
+        }
         facts
+    }
+
+    fn read_swarm(&mut self, common: &Common, config: &Config) {
+        if config.provider.kind != ProviderKind::Docker {
+            return;
+        }
+        let nodes = source::maps(common).map(|view| swarm::tunnel_addresses(&view));
+        let interfaces = self.interfaces.iter().filter(|i| i.role != "workload");
+        let interfaces: Vec<&str> = interfaces.map(|i| i.name.as_str()).collect();
+        self.swarm = Some(Swarm::collect(config, &nodes.unwrap_or_default(), &interfaces));
     }
 
     fn read_maps(&mut self, common: &Common) {

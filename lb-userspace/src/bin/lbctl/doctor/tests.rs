@@ -4,7 +4,7 @@ use lb_userspace::admin::api::{AgentStatus, ProviderError, ProviderStatus, Statu
 
 use super::*;
 
-fn healthy() -> Facts {
+pub(super) fn healthy() -> Facts {
     let interfaces = vec![InterfaceStatus {
         name: "eth0".into(),
         namespace: String::new(),
@@ -59,11 +59,13 @@ fn healthy() -> Facts {
         rp_filter: vec![("eth0".into(), 2)],
         tunnel_mtu: Some(1450),
         mtus: vec![("eth0".into(), 1500)],
+        config: Ok(()),
+        swarm: None,
     }
 }
 
 /// Ids of the checks that did not pass.
-fn complaints(facts: &Facts) -> Vec<(String, Level)> {
+pub(super) fn complaints(facts: &Facts) -> Vec<(String, Level)> {
     let checks = judge(facts).into_iter().filter(|c| c.level != Level::Pass);
     checks
         .map(|c| {
@@ -98,6 +100,7 @@ fn each_fault_is_found_alone() {
         only("capabilities", Level::Fail)
     );
     assert_eq!(one(|f| f.capabilities = Some(1 << 12 | 1 << 21)), []);
+    assert_eq!(one(|f| f.config = Err("line 3".into())), only("config", Level::Fail));
     assert_eq!(one(|f| f.other_netns = Some(812)), only("netns", Level::Warn));
     assert_eq!(
         one(|f| f.maps = Maps::OtherSchema("v2".into())),
