@@ -84,7 +84,8 @@ impl Connection {
     /// `GET /`: who answers?
     ///
     /// # Errors
-    /// If the connection breaks, or the answer is no answer.
+    /// If the connection breaks, or the answer is no answer. [`ErrorKind::BrokenPipe`]: the server ended the connection
+    /// in order, and said nothing to this request.
     pub fn ask(&mut self) -> io::Result<Answer> {
         Answer::parse(&self.get("/")?)
     }
@@ -164,6 +165,12 @@ fn exchange<S: Read + Write>(stream: &mut BufReader<S>, head: &str, body: &[u8])
     let mut message = head.as_bytes().to_vec();
     message.extend_from_slice(body);
     stream.get_mut().write_all(&message)?;
+    if stream.fill_buf()?.is_empty() {
+        return Err(io::Error::new(
+            ErrorKind::BrokenPipe,
+            "the server ended the connection instead of answering",
+        ));
+    }
     let status = read_line(stream)?;
     let mut length = 0;
     let mut chunked = false;

@@ -57,11 +57,12 @@ impl Netns {
 
     /// Starts `work` on a thread inside the namespace.
     pub fn spawn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
-        let file = self.file.try_clone().expect("a duplicate descriptor");
-        std::thread::spawn(move || {
-            setns(file, CloneFlags::CLONE_NEWNET).expect("setns");
-            work()
-        })
+        spawn_within(self.open(), work)
+    }
+
+    /// The namespace itself, for [`within`] and [`spawn_within`].
+    pub fn open(&self) -> File {
+        self.file.try_clone().expect("a duplicate descriptor")
     }
 
     /// Starts a process inside the namespace.
@@ -160,6 +161,17 @@ pub fn within<T: Send>(file: &File, work: impl FnOnce() -> T + Send) -> T {
             .join()
     });
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// As [`Netns::spawn`], in any network namespace.
+pub fn spawn_within<T: Send + 'static>(
+    file: File,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::thread::JoinHandle<T> {
+    std::thread::spawn(move || {
+        setns(file, CloneFlags::CLONE_NEWNET).expect("setns");
+        work()
+    })
 }
 
 /// Runs `command` with `input` to its end.

@@ -309,9 +309,16 @@ impl Node {
     /// # Errors
     /// If there is none.
     pub fn within<T: Send>(&self, namespace: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
+        Ok(within(&self.open_namespace(namespace)?, work))
+    }
+
+    /// A network namespace of the node, for [`spawn_within`](crate::netns::spawn_within).
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn open_namespace(&self, namespace: &str) -> Result<File> {
         let path = self.on_machine(|machine| machine.path(namespace))?;
-        let file = File::open(&path).with_context(|| format!("{}: {namespace}", self.name))?;
-        Ok(within(&file, work))
+        File::open(&path).with_context(|| format!("{}: {namespace}", self.name))
     }
 
     /// Runs a program of this host inside a network namespace of the node and returns its standard output as JSON;

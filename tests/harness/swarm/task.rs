@@ -1,12 +1,14 @@
 //! [`Task`]: one container of a service, as the manager knows it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::{Node, Swarm, items, text};
+use crate::netns::within;
 
 /// A task at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,8 +101,16 @@ impl Task {
     /// # Errors
     /// If it has none any more.
     pub fn within<T: Send>(&self, swarm: &Swarm, work: impl FnOnce() -> T + Send) -> Result<T> {
+        Ok(within(&self.open_namespace(swarm)?, work))
+    }
+
+    /// Its network namespace, for [`spawn_within`](crate::netns::spawn_within).
+    ///
+    /// # Errors
+    /// If it has none any more.
+    pub fn open_namespace(&self, swarm: &Swarm) -> Result<File> {
         let (node, _) = self.place(swarm)?;
-        node.within(&self.namespace(swarm)?, work)
+        node.open_namespace(&self.namespace(swarm)?)
     }
 
     /// What its node's dockerd says about its container.

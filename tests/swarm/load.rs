@@ -1,0 +1,171 @@
+//! [`Shop`]: a service that everybody asks while something happens to it, and [`Load`]: those who ask.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use lb_tests::swarm::{Balanced, Network, Service, Task};
+use lb_tests::traffic::{Report, Style, Traffic};
+
+/// Longer than this nobody waits for an answer. A client whose packet is lost sends it again after 1 s.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A service `web` on a network of its own and published, and a client inside that network on some nodes.
+pub(super) struct Shop<'a> {
+    // Before the network that they are on.
+    pub(super) web: Service<'a>,
+    clients: Vec<(Service<'a>, Task)>,
+    pub(super) network: Network<'a>,
+    swarm: &'a Balanced,
+}
+
+impl<'a> Shop<'a> {
+    /// With `replicas` tasks of `web`, which all agents know; `options` as `docker service create` takes them.
+    pub(super) fn open(swarm: &'a Balanced, replicas: usize, options: &[&str], clients: &[usize]) -> Self {
+        let network = swarm.network("shop", &[]).unwrap();
+        let clients: Vec<_> = clients
+            .iter()
+            .map(|node| {
+                let place = format!("node.hostname=={}", swarm.node(*node).name());
+                let options = ["--constraint", &place, "--network", network.name()];
+                swarm.service("client", &options).unwrap()
+            })
+            .collect();
+        let count = replicas.to_string();
+        let mut all = vec!["--replicas", &count, "--publish", "80", "--network", network.name()];
+        all.extend(options);
+        let web = swarm.service("web", &all).unwrap();
+        let clients = clients
+            .into_iter()
+            .map(|client| {
+                let task = client.wait_running(1).unwrap().remove(0);
+                (client, task)
+            })
+            .collect();
+        swarm.wait_serving(&web, replicas).unwrap();
+        Self {
+            web,
+            clients,
+            network,
+            swarm,
+        }
+    }
+
+    /// Its port on a node.
+    pub(super) fn at(&self, node: usize) -> SocketAddr {
+        let port = self.web.published("tcp", 80).unwrap();
+        SocketAddr::new(self.swarm.node(node).address(), port)
+    }
+
+    /// Its virtual address.
+    pub(super) fn vip(&self) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.web.vip(self.network.id()).unwrap()), 80)
+    }
+
+    /// The tasks of the clients inside.
+    pub(super) fn clients(&self) -> impl Iterator<Item = &Task> {
+        self.clients.iter().map(|(_, task)| task)
+    }
+
+    /// Everybody asks: one outside at the port of each of `nodes`, one in each client's task at the virtual address;
+    /// each over new connections and over one that is kept.
+    pub(super) fn load(&self, nodes: &[usize]) -> Load {
+        let outside = self.swarm.client(0).netns().open();
+        let vip = self.vip();
+        let mut load = Load::default();
+        for node in nodes {
+            load.add(
+                &format!("at {}", self.swarm.node(*node).name()),
+                &outside,
+                self.at(*node),
+            );
+        }
+        for task in self.clients() {
+            let inside = task.open_namespace(self.swarm).unwrap();
+            let node = self.swarm.node(task.node.unwrap()).name();
+            load.add(&format!("inside on {node}"), &inside, vip);
+        }
+        load.flow();
+        load
+    }
+}
+
+/// Requests without a pause, from several places.
+#[derive(Default)]
+pub(super) struct Load(Vec<(String, Traffic)>);
+
+impl Load {
+    /// Two who ask `target` from one place, over new connections and over one that is kept.
+    pub(super) fn add(&mut self, place: &str, namespace: &std::fs::File, target: SocketAddr) {
+        for (style, how) in [(Style::NewConnection, "new"), (Style::KeepAlive, "kept")] {
+            let traffic = Traffic::start_within(namespace, &[target], 1, style);
+            self.0.push((format!("{place}, {how}"), traffic));
+        }
+    }
+
+    /// How many ask.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Waits until all have asked some more.
+    pub(super) fn flow(&self) {
+        for (_, traffic) in &self.0 {
+            traffic.flow(30);
+        }
+    }
+
+    /// Ends it and says what became of it, by place and kind of connection.
+    pub(super) fn stop(self) -> Vec<(String, Report)> {
+        self.0
+            .into_iter()
+            .map(|(place, traffic)| (place, traffic.stop()))
+            .collect()
+    }
+
+    /// Ends it: every request was answered, and soon.
+    #[track_caller]
+    pub(super) fn assert_lossless(self) {
+        self.flow();
+        let reports = self.stop();
+        let lost = reports.iter().any(|(_, report)| report.failed() > 0);
+        assert!(!lost && slowest(&reports) < PATIENCE, "{}", summary(&reports));
+    }
+}
+
+/// The longest that anybody waited, for an answer or in vain.
+pub(super) fn slowest(reports: &[(String, Report)]) -> Duration {
+    let waits = reports
+        .iter()
+        .map(|(_, report)| report.slowest.max(report.longest_failure));
+    waits.max().unwrap_or_default()
+}
+
+/// For people.
+pub(super) fn summary(reports: &[(String, Report)]) -> String {
+    let lines = reports.iter().map(|(place, report)| {
+        let first: Vec<_> = report.failures.iter().take(5).collect();
+        format!(
+            "{place}: {} answered, slowest {:?}; {} made again; {} failed, longest {:?}: {first:?}",
+            report.ok(),
+            report.slowest,
+            report.repeated,
+            report.failed(),
+            report.longest_failure,
+        )
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Tasks that take new flows according to the agent of a node; empty if it has read what it has not put into force yet.
+pub(super) fn ready(swarm: &Balanced, node: usize, service: &str) -> BTreeSet<String> {
+    let list = swarm.admin(node, "/v1/backends").unwrap();
+    let provider = swarm.admin(node, "/v1/status").unwrap()["items"][0]["provider"].clone();
+    if provider["generation"] != provider["applied"] {
+        return BTreeSet::new();
+    }
+    let items = list["items"].as_array().unwrap().iter();
+    let own = items.filter(|item| item["service"] == service && item["state"] == "ready");
+    own.filter_map(|item| item["task"].as_str().map(str::to_owned))
+        .collect()
+}
