@@ -13,12 +13,9 @@
 //! | `vip` | addresses inside overlays |
 //! | `encrypted` | networks that no clear text may leave |
 //! | `transfer` | large bodies, segment sizes |
-//! | `agents` | agents on all nodes: they start, stop, die and leave |
-//! | `published` | ports on every node |
 //! | `update` | services and nodes that are changed, under traffic: nothing is lost |
 //! | `failure` | tasks, nodes, engines and agents that die, under traffic |
 //! | `load` | who asks meanwhile |
-//! | `stack` | the load balancer as it is installed: its image, `deploy/swarm/stack.yml` |
 
 mod agents;
 mod cluster;
@@ -29,7 +26,6 @@ mod lifecycle;
 mod load;
 mod provider;
 mod published;
-mod stack;
 mod stack;
 mod transfer;
 mod update;
