@@ -11,6 +11,7 @@
 //! | `published` | ports on every node |
 //! | `vip` | addresses inside overlays |
 //! | `encrypted` | networks that no clear text may leave |
+//! | `names` | DNS |
 //! | `transfer` | large bodies, segment sizes |
 
 mod agents;
@@ -18,6 +19,7 @@ mod cluster;
 mod encrypted;
 mod facts;
 mod lifecycle;
+mod names;
 mod provider;
 mod published;
 mod transfer;
@@ -50,7 +52,11 @@ fn balanced() -> Option<Scene> {
     if !require::swarm() {
         return None;
     }
-    let start = || Balanced::start(Swarm::builder());
+    let start = || {
+        let swarm = Balanced::new(Swarm::builder().start()?)?;
+        (0..swarm.nodes().len()).for_each(|index| swarm.configure(index, names::configuration()));
+        swarm.start_agents().map(|()| swarm)
+    };
     Some(Scene(Balanced::shared(&BALANCED, start).expect("a Swarm with agents")))
 }
 
