@@ -12,6 +12,7 @@
 //! | `published` | ports on every node |
 //! | `vip` | addresses inside overlays |
 //! | `encrypted` | networks that no clear text may leave |
+//! | `names` | DNS |
 //! | `transfer` | large bodies, segment sizes |
 //! | `update` | services and nodes that are changed, under traffic: nothing is lost |
 //! | `failure` | tasks, nodes, engines and agents that die, under traffic |
@@ -24,6 +25,7 @@ mod facts;
 mod failure;
 mod lifecycle;
 mod load;
+mod names;
 mod provider;
 mod published;
 mod stack;
@@ -58,7 +60,11 @@ fn balanced() -> Option<Scene> {
     if !require::swarm() {
         return None;
     }
-    let start = || Balanced::start(Swarm::builder());
+    let start = || {
+        let swarm = Balanced::new(Swarm::builder().start()?)?;
+        (0..swarm.nodes().len()).for_each(|index| swarm.configure(index, names::configuration()));
+        swarm.start_agents().map(|()| swarm)
+    };
     Some(Scene(Balanced::shared(&BALANCED, start).expect("a Swarm with agents")))
 }
 
