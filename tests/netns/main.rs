@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `topology` | the harness itself: who reaches whom without any service |
 //! | `published` | ports on every node |
+//! | `host` | the node's own processes as clients of published ports |
 //! | `vip` | addresses inside networks |
 //! | `backends` | weights, drain, removal, none at all |
 //! | `lifecycle` | the agent stops, dies, comes back, goes for good |
@@ -15,6 +16,7 @@
 
 mod backends;
 mod cluster_file;
+mod host;
 mod lifecycle;
 mod names;
 mod operator;

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use ipnet::Ipv4Net;
 use lb_common::abi::{InterfaceKey, Interfaces as InterfaceTable, Settings, SettingsTable};
 
 use super::containers::{self, Finder};
+use super::loopback;
 use super::surroundings::{self, Oddity};
 use crate::config::Config;
 use crate::datapath::attach::{Attacher, Attachment};
@@ -120,6 +122,19 @@ impl Synchronizer {
         let links = self.netlink.links().await?;
         let addresses = self.netlink.addresses().await?;
         let (mut interfaces, mut odd) = surroundings::choose(&self.config, node, snapshot, &links, &addresses);
+        if interfaces.host.is_some()
+            && let Err(error) = loopback::prepare(&self.config.paths.run)
+        {
+            interfaces.host = None;
+            odd.push(Oddity::new(
+                "",
+                format!("the node's own processes are not answered on published ports: {error:#}"),
+            ));
+        }
+        let bridge = self.gateway_bridge(&links).await?;
+        let (masquerade, unfit) =
+            surroundings::Masquerade::new(&self.config, surroundings::own_addresses(node, snapshot), bridge);
+        odd.extend(unfit);
         let backends = surroundings::local_backends(node, snapshot);
         let places = self
             .netlink
@@ -147,7 +162,7 @@ impl Synchronizer {
             links,
             known,
             rows: surroundings::interface_rows(&interfaces, snapshot),
-            settings: surroundings::settings(&self.config, &interfaces, self.features),
+            settings: surroundings::settings(&self.config, &interfaces, self.features, &masquerade),
         };
         if depth == Depth::Changes && self.last.as_ref() == Some(&inputs) {
             return Ok(None);
@@ -158,6 +173,15 @@ impl Synchronizer {
             self.last = Some(inputs);
         }
         Ok(Some(outcome))
+    }
+
+    /// The subnet of the bridge over which workloads reach the outside.
+    async fn gateway_bridge(&self, links: &[Link]) -> Result<Option<Ipv4Net>> {
+        let name = &self.config.datapath.gateway_bridge;
+        match links.iter().find(|link| link.is_bridge() && link.name == *name) {
+            Some(link) => Ok(self.netlink.subnet(link.ifindex).await?),
+            None => Ok(None),
+        }
     }
 
     /// Reads the tables anew next time, in case somebody else has written them.
