@@ -139,7 +139,7 @@ fn one_port_of_two_nodes_loopback_addresses_is_two_clients() {
     assert_eq!(peers.len(), 3, "the backend sees {peers:?}");
 }
 
-fn bound(source: SocketAddr, target: SocketAddr) -> std::io::Result<Connection> {
+pub(crate) fn bound(source: SocketAddr, target: SocketAddr) -> std::io::Result<Connection> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_linger(Some(Duration::ZERO))?;

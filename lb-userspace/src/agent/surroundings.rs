@@ -26,7 +26,16 @@ pub(super) fn choose(
     let mut chosen = Interfaces::default();
     let mut odd = Vec::new();
     let own: BTreeSet<IpAddr> = own_addresses(node, snapshot).collect();
+    let bridge = gateway_bridge(config, links).map(|bridge| bridge.ifindex);
     for link in links {
+        if bridge.is_some() && link.master == bridge && link.is_veth() {
+            chosen.workloads.push(WorkloadInterface {
+                namespace: Namespace::NODE,
+                link: link.clone(),
+                network: String::new(),
+            });
+            continue;
+        }
         if let Some(network) = config.workload_network(&link.name) {
             if snapshot.networks.iter().any(|n| n.name == network) {
                 chosen.workloads.push(WorkloadInterface {
@@ -68,6 +77,12 @@ pub(super) fn choose(
         odd.push(Oddity::new("", format!("published ports are not answered: {why}")));
     }
     (chosen, odd)
+}
+
+/// The bridge over which workloads of any network reach the outside, if there is one.
+pub(super) fn gateway_bridge<'a>(config: &Config, links: &'a [Link]) -> Option<&'a Link> {
+    let name = &config.datapath.gateway_bridge;
+    links.iter().find(|link| link.is_bridge() && link.name == *name)
 }
 
 /// Something that is not served, and why.
@@ -405,6 +420,27 @@ mod tests {
             "a workload interface stays one"
         );
         assert_eq!(odd.len(), 1);
+    }
+
+    #[test]
+    fn ports_of_the_gateway_bridge_belong_to_no_network() {
+        let mut links = links();
+        links.push(link(9, "docker_gwbridge", Some("bridge")));
+        links[4].master = Some(9);
+        let mut config = config(&[]);
+        let rows = |config: &Config| {
+            let (chosen, _) = choose(config, "n1", &snapshot(), &links, &[]);
+            interface_rows(&chosen, &snapshot())
+                .get(&InterfaceKey::node(5))
+                .copied()
+        };
+        let row = rows(&config).expect("a row");
+        assert_eq!(
+            (row.network, row.flags),
+            (NETWORK_NODE, abi::INTERFACE_WORKLOAD | abi::INTERFACE_BRIDGED)
+        );
+        config.datapath.gateway_bridge = "another".into();
+        assert_eq!(rows(&config), None);
     }
 
     #[test]

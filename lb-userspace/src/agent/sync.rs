@@ -148,9 +148,12 @@ impl Synchronizer {
             let found = finder.find(local, &links).await;
             // A network that the snapshot does not have yet is attached with it.
             let there = |name: &str| name.is_empty() || snapshot.networks.iter().any(|n| n.name == name);
-            interfaces
-                .workloads
-                .extend(found.workloads.into_iter().filter(|w| there(&w.network)));
+            for workload in found.workloads.into_iter().filter(|w| there(&w.network)) {
+                // Ports of the gateway bridge are known already, unless another bridge is configured.
+                if !interfaces.workloads.contains(&workload) {
+                    interfaces.workloads.push(workload);
+                }
+            }
             known.extend(found.reach);
             held = containers::hold(snapshot, node, &found.carried).map(Arc::new);
             odd.extend(found.problems.into_iter().map(|problem| Oddity::new("", problem)));
@@ -177,8 +180,7 @@ impl Synchronizer {
 
     /// The subnet of the bridge over which workloads reach the outside.
     async fn gateway_bridge(&self, links: &[Link]) -> Result<Option<Ipv4Net>> {
-        let name = &self.config.datapath.gateway_bridge;
-        match links.iter().find(|link| link.is_bridge() && link.name == *name) {
+        match surroundings::gateway_bridge(&self.config, links) {
             Some(link) => Ok(self.netlink.subnet(link.ifindex).await?),
             None => Ok(None),
         }
