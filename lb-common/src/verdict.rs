@@ -18,6 +18,8 @@ macro_rules! reasons {
             pub const fn help(self) -> &'static str { match self { $(Self::$name => $help),* } }
 
             /// Which way the packet went.
+            // A call would cost the stack of the programs 32 bytes on kernels that round frames up.
+            #[inline(always)]
             pub const fn kind(self) -> Kind { match self { $(Self::$name => Kind::$kind),* } }
 
             /// Index into `counters`.

@@ -137,15 +137,16 @@ pub(super) fn to_client<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     env: &Env,
-    h: &mut Headers,
+    work: &mut Work,
     flags: u8,
     reason: Reason,
 ) -> Verdict {
-    if masquerade::covers(tables, &h.tuple.destination)
-        && let Some(reason) = masquerade::uncover(packet, tables, h)
+    if masquerade::covers(tables, &work.headers.tuple.destination)
+        && let Some(reason) = masquerade::uncover(packet, tables, work)
     {
         return Verdict::drop(reason);
     }
+    let h = &work.headers;
     let route = tables.route(&h.tuple.source, &h.tuple.destination, h.tuple.v6);
     if !matches!(route.hop, NextHop::Local) {
         return by_route(packet, env, &route, reason);

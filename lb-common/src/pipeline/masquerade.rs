@@ -9,7 +9,6 @@ use crate::address::Address;
 use crate::tables::Tables;
 use crate::verdict::Reason;
 use crate::wire::Packet;
-use crate::wire::parse::Headers;
 use crate::wire::rewrite::{self, Translation};
 
 /// 127.0.0.1 as it lies in memory.
@@ -22,6 +21,8 @@ pub struct Mask {
     pub(super) on: u32,
     source: Address,
     destination: Address,
+    /// Room for the work of [`readdress`], whose callers have none on their stack.
+    to: Translation,
 }
 
 /// The IPv4 address as a word, if it is one.
@@ -98,7 +99,7 @@ pub(super) fn put_on<P: Packet>(packet: &mut P, work: &mut Work) -> Option<()> {
     let (source, destination) = (work.headers.tuple.source, work.headers.tuple.destination);
     work.headers.tuple.source = work.mask.source;
     work.headers.tuple.destination = work.mask.destination;
-    readdress(packet, &mut work.headers, source, destination)
+    readdress(packet, work, source, destination)
 }
 
 /// The packet as the client has sent it.
@@ -108,12 +109,13 @@ pub(super) fn take_off<P: Packet>(packet: &mut P, work: &mut Work) -> Option<()>
         return Some(());
     }
     let (source, destination) = (work.mask.source, work.mask.destination);
-    readdress(packet, &mut work.headers, source, destination)
+    readdress(packet, work, source, destination)
 }
 
 /// Addresses a reply to the client behind the mask. The reason says why it cannot be.
 #[inline(never)]
-pub(super) fn uncover<P: Packet, T: Tables>(packet: &mut P, tables: &T, h: &mut Headers) -> Option<Reason> {
+pub(super) fn uncover<P: Packet, T: Tables>(packet: &mut P, tables: &T, work: &mut Work) -> Option<Reason> {
+    let h = &work.headers;
     let Some(settings) = tables.settings() else {
         return Some(Reason::DropNoRoute);
     };
@@ -125,19 +127,20 @@ pub(super) fn uncover<P: Packet, T: Tables>(packet: &mut P, tables: &T, h: &mut 
     } else {
         return Some(Reason::DropNoRoute);
     };
-    match readdress(packet, h, source, destination) {
+    match readdress(packet, work, source, destination) {
         Some(()) => None,
         None => Some(Reason::DropRewrite),
     }
 }
 
 #[inline(always)]
-fn readdress<P: Packet>(packet: &mut P, h: &mut Headers, source: Address, destination: Address) -> Option<()> {
-    let to = Translation {
+fn readdress<P: Packet>(packet: &mut P, work: &mut Work, source: Address, destination: Address) -> Option<()> {
+    let tuple = &work.headers.tuple;
+    work.mask.to = Translation {
         source,
         destination,
-        source_port: h.tuple.source_port,
-        destination_port: h.tuple.destination_port,
+        source_port: tuple.source_port,
+        destination_port: tuple.destination_port,
     };
-    rewrite::translate(packet, h, &to)
+    rewrite::translate(packet, &mut work.headers, &work.mask.to)
 }

@@ -205,7 +205,7 @@ pub(super) fn receive<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &En
     if label.direction == Direction::Forward {
         forward(packet, tables, env, work, &label, sender)
     } else {
-        reply(packet, tables, env, h, sender)
+        reply(packet, tables, env, work, sender)
     }
 }
 
@@ -310,7 +310,8 @@ fn known<T: Tables>(tables: &T, env: &Env, inner: &Headers, label: &Label, sende
 
 /// A reply that a backend's node sends back for a flow of ours.
 #[inline(always)]
-fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, inner: &mut Headers, sender: u32) -> Verdict {
+fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work, sender: u32) -> Verdict {
+    let inner = &mut work.headers;
     let Some(entry) = tables.flow(&inner.tuple.reversed()) else {
         return Verdict::drop(Reason::DropTunnelFrontend);
     };
@@ -343,5 +344,5 @@ fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, inner: &mu
     if P::HOOK == Hook::Xdp {
         return by_route(packet, env, &route, Reason::ReplyFromTunnel);
     }
-    deliver::to_client(packet, tables, env, inner, flow.flags, Reason::ReplyFromTunnel)
+    deliver::to_client(packet, tables, env, work, flow.flags, Reason::ReplyFromTunnel)
 }

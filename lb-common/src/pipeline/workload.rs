@@ -150,7 +150,7 @@ fn reply_out<P: Packet, T: Tables>(
         packet,
         tables,
         env,
-        h,
+        work,
         flow.flags,
         Reason::ReplyDirect,
     ))
