@@ -22,8 +22,8 @@ mod lifecycle;
 mod load;
 mod provider;
 mod published;
-mod update;
 mod stack;
+mod update;
 
 use std::io;
 use std::net::SocketAddr;
