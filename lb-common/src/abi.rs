@@ -9,7 +9,7 @@ use core::mem::size_of;
 use crate::address::Address;
 
 /// Version of everything in this file. Pins live under `<bpffs>/v<SCHEMA_VERSION>/`.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// Network 0: the node's own, the outside world, where published ports live.
 pub const NETWORK_NODE: u32 = 0;
@@ -323,6 +323,8 @@ pub const FLOW_FLAG_FIN_CLIENT: u8 = 1;
 pub const FLOW_FLAG_FIN_BACKEND: u8 = 2;
 /// The backend sees the VIP as source, because client and backend are one.
 pub const FLOW_FLAG_HAIRPIN: u8 = 4;
+/// The client is a process of this node itself: replies may be delivered to the node's own stack.
+pub const FLOW_FLAG_HOST: u8 = 8;
 
 /// What the programs need to know; one element. Ticks are 2^20 ns (1.048576 ms).
 #[repr(C)]
@@ -346,6 +348,16 @@ pub struct Settings {
     pub udp_new: u32,
     /// UDP flow with an answer, ticks.
     pub udp_established: u32,
+    /// This node's first IPv4 tunnel address, network byte order: what stands for 127.0.0.1 as a frontend. 0: it has none.
+    pub host: u32,
+    /// First address of the masquerade range, network byte order: clients whose own address other nodes have too.
+    pub masquerade: u32,
+    /// Its netmask, network byte order; 0: no client is masked.
+    pub masquerade_mask: u32,
+    /// First address of the gateway bridge's subnet, the same on every node; network byte order.
+    pub bridge: u32,
+    /// Its netmask, network byte order, at least as long as that of the range; 0: there is no such bridge.
+    pub bridge_mask: u32,
 }
 
 /// The kernel knows `BPF_F_IPV6` of `bpf_l4_csum_replace` (6.16 and later).
@@ -494,6 +506,8 @@ pub mod program {
     pub const FROM_WORKLOAD: &str = "from_workload";
     /// tc egress, host side of a workload interface.
     pub const TO_WORKLOAD: &str = "to_workload";
+    /// tc egress, the node's loopback interface.
+    pub const FROM_HOST: &str = "from_host";
     /// What is attached for [`FROM_WORKLOAD`]: writes down the namespace and goes on there.
     pub const ENTER_FROM: &str = "enter_from";
     /// What is attached for [`TO_WORKLOAD`].
@@ -513,7 +527,7 @@ const _: () = {
     assert!(size_of::<FlowKey6>() == 40);
     assert!(size_of::<Flow>() == 32);
     assert!(size_of::<Reply>() == 44);
-    assert!(size_of::<Settings>() == 32);
+    assert!(size_of::<Settings>() == 52);
 };
 
 #[cfg(feature = "user")]

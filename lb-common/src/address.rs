@@ -88,6 +88,25 @@ impl Address {
         self.words[3].to_ne_bytes()
     }
 
+    /// The mapped form of an IPv4 address whose four bytes lie in memory as this word.
+    #[inline(always)]
+    pub const fn v4_word(word: u32) -> Self {
+        Self {
+            words: [0, 0, MAPPED, word],
+        }
+    }
+
+    /// Whether it is of 127.0.0.0/8, or `::1`.
+    #[inline(always)]
+    pub const fn is_loopback(&self) -> bool {
+        let w = self.words;
+        if self.is_v4() {
+            w[3] & u32::from_ne_bytes([255, 0, 0, 0]) == u32::from_ne_bytes([127, 0, 0, 0])
+        } else {
+            (w[0] | w[1] | w[2] | (w[3] ^ u32::from_ne_bytes([0, 0, 0, 1]))) == 0
+        }
+    }
+
     /// As the standard library's type.
     pub fn to_ip(self) -> IpAddr {
         if self.is_v4() {

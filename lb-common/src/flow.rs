@@ -111,6 +111,8 @@ pub struct Opening {
     pub origin: u32,
     /// Its backend: given if `origin` is, else selected.
     pub chosen: Chosen,
+    /// `FLOW_FLAG_*` bits that it begins with.
+    pub flags: u8,
     flow: Flow,
     reply: Reply,
     back: Tuple,
@@ -156,7 +158,7 @@ pub fn open<T: Tables>(tables: &T, env: &Env, h: &mut Headers, opening: &mut Ope
         created: env.now,
         source_port: opening.chosen.source_port,
         state: FLOW_NEW,
-        flags: if opening.chosen.hairpin { FLOW_FLAG_HAIRPIN } else { 0 },
+        flags: opening.flags | if opening.chosen.hairpin { FLOW_FLAG_HAIRPIN } else { 0 },
     };
     if tables.insert_flow(&h.tuple, &opening.flow, true) == Insert::Full {
         return Some(Reason::DropFlowTableFull);

@@ -19,7 +19,9 @@ pub mod world;
 
 mod answer;
 mod drain;
+mod gateway;
 mod hairpin;
+mod host;
 mod malformed;
 mod overlay;
 mod passed;
@@ -36,10 +38,12 @@ use fixture::Fixture;
 
 /// Every fixture.
 pub fn fixtures() -> Vec<Fixture> {
-    let topics: [fn() -> Vec<Fixture>; 12] = [
+    let topics: [fn() -> Vec<Fixture>; 14] = [
         answer::fixtures,
         drain::fixtures,
+        gateway::fixtures,
         hairpin::fixtures,
+        host::fixtures,
         malformed::fixtures,
         overlay::fixtures,
         passed::fixtures,

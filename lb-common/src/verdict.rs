@@ -18,6 +18,8 @@ macro_rules! reasons {
             pub const fn help(self) -> &'static str { match self { $(Self::$name => $help),* } }
 
             /// Which way the packet went.
+            // A call would cost the stack of the programs 32 bytes on kernels that round frames up.
+            #[inline(always)]
             pub const fn kind(self) -> Kind { match self { $(Self::$name => Kind::$kind),* } }
 
             /// Index into `counters`.
@@ -95,6 +97,7 @@ reasons! {
     DropPortCollision = 50 Drop "port_collision" "No free source port to keep two flows apart at one backend.";
     DropRewrite = 51 Drop "rewrite_failed" "The kernel refused to change the packet.";
     DropTooBig = 52 Drop "too_big" "Does not fit the path after encapsulation.";
+    DropForgedSource = 53 Drop "forged_source" "The client's address is of the masquerade range or this node's own, but the packet did not begin here.";
 }
 
 /// What is done with the packet.
@@ -112,6 +115,9 @@ pub enum Action {
     RedirectNeighbour,
     /// Deliver it to the far end of the veth `ifindex` (tc ingress only); the Ethernet header is complete.
     RedirectPeer,
+    /// Deliver it to the node itself, as if it came from the loopback interface `ifindex` (tc only); the Ethernet header is
+    /// complete.
+    DeliverHost,
     /// Rewritten, and the stack carries it on.
     Continue,
 }

@@ -10,7 +10,8 @@ use lb_common::testing::fixtures;
 use lb_common::testing::frame::Frame;
 use lb_common::testing::mutate::{Random, mutate};
 use lb_common::testing::world::{
-    CLIENT_IF, Case, NODE_IF, NOW, Place, ROUTED_IF, ROUTER, TUNNEL_PORT, World, mac, workload_mac,
+    CLIENT_IF, Case, GATEWAY_IF, LOOPBACK_IF, NODE_IF, NOW, Place, ROUTED_IF, ROUTER, TUNNEL_PORT, World, mac,
+    workload_mac,
 };
 use lb_common::verdict::{Action, Kind, Reason};
 use lb_common::wire::checksum::Diff;
@@ -244,6 +245,40 @@ proptest! {
         prop_assert_eq!(output.verdict.reason, Reason::ReplyDirect);
         let back = read_frame(&output.frame);
         prop_assert_eq!((back.source, back.destination), (case.published(1), client));
+        prop_assert_eq!((back.ttl, back.payload), (sent.ttl - 1, answer));
+    }
+
+    /// Clients on the node itself: the backend sees whom every node knows, the client hears whom it asked.
+    #[test]
+    fn local_clients_there_and_back(case in case(), which in 0usize..3, place in place(), sent in sent(), answer in vec(any::<u8>(), 0..1200)) {
+        let mask = |host| IpAddr::from([198, 18, 0, host]);
+        let node = case.published(1);
+        let localhost = SocketAddr::from(([127, 0, 0, 1], node.port()));
+        // Who asks, whom, and what the two are called elsewhere.
+        let (client, asked, known, entry, ifindex) = match (case.v6, which) {
+            (false, 0) => (localhost.ip(), localhost, mask(0), Entry::FromHost, LOOPBACK_IF),
+            (false, 1) => (case.gateway().ip(), node, mask(5), Entry::FromWorkload, GATEWAY_IF),
+            _ => (node.ip(), node, node.ip(), Entry::FromHost, LOOPBACK_IF),
+        };
+        let sent = Sent { ttl: sent.ttl.max(3), ..sent };
+        let world = World::new().serve(case, &[place]);
+        let frame = sent.frame(case, client, asked);
+        let output = run(&world.tables, &input(entry, ifindex, &frame), NOW);
+        prop_assert_eq!(output.verdict.reason.kind(), Kind::Forward, "{:?}", output.verdict);
+        let there = read_frame(&output.frame);
+        prop_assert_eq!(there.source, SocketAddr::new(known, sent.port));
+        prop_assert_eq!(there.destination, if there.tunnelled { node } else { case.backend(place) });
+        prop_assert_eq!((there.ttl, &there.payload), (sent.ttl - 1, &sent.payload));
+        if there.tunnelled || place == Place::Unseen {
+            return Ok(());
+        }
+        let reply = case.frame(there.destination, there.source).payload(&answer).ttl(sent.ttl);
+        let port = world.tables.backends[&case.backend_id(place)].ifindex;
+        let output = run(&world.tables, &input(Entry::FromWorkload, port, &reply), NOW);
+        prop_assert_eq!(output.verdict.ifindex, ifindex);
+        prop_assert_eq!(output.verdict.action == Action::DeliverHost, entry == Entry::FromHost);
+        let back = read_frame(&output.frame);
+        prop_assert_eq!((back.source, back.destination), (asked, SocketAddr::new(client, sent.port)));
         prop_assert_eq!((back.ttl, back.payload), (sent.ttl - 1, answer));
     }
 

@@ -17,7 +17,7 @@ use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::abi::NAMESPACE_NODE;
-use lb_common::pipeline::{node, workload};
+use lb_common::pipeline::{host, node, workload};
 use lb_common::verdict::Action;
 use lb_common::wire::Packet;
 
@@ -71,6 +71,11 @@ classify! {
 classify! {
     /// Host side of a workload interface, tc egress. What passes here was counted where it came in.
     to_workload, workload::to, entered::namespace, false
+}
+
+classify! {
+    /// The loopback interface, tc egress. All that the node says to itself passes here: only what is a service's is counted.
+    from_host, host::egress, entered::never, false
 }
 
 /// The kernel gives GPL-only helpers to programs that say so.

@@ -2,6 +2,7 @@
 
 use core::ptr;
 
+use aya_ebpf::bindings::BPF_F_INGRESS;
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use lb_common::verdict::{Action, Verdict};
@@ -20,7 +21,7 @@ pub(crate) fn xdp(verdict: Verdict) -> u32 {
         // SAFETY: no pointers.
         Action::Redirect => unsafe { bpf_redirect(verdict.ifindex, 0) as u32 },
         // The pipeline gives these to tc alone.
-        Action::RedirectNeighbour | Action::RedirectPeer => XDP_ABORTED,
+        Action::RedirectNeighbour | Action::RedirectPeer | Action::DeliverHost => XDP_ABORTED,
     }
 }
 
@@ -35,6 +36,7 @@ pub(crate) fn tc(verdict: Verdict, ifindex: u32) -> i32 {
             Action::Redirect => bpf_redirect(verdict.ifindex, 0) as i32,
             Action::RedirectNeighbour => bpf_redirect_neigh(verdict.ifindex, ptr::null_mut(), 0, 0) as i32,
             Action::RedirectPeer => bpf_redirect_peer(verdict.ifindex, 0) as i32,
+            Action::DeliverHost => bpf_redirect(verdict.ifindex, BPF_F_INGRESS as u64) as i32,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod containers;
 mod lead;
+mod loopback;
 mod names;
 mod removal;
 mod start;

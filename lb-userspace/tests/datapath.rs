@@ -117,6 +117,7 @@ fn interfaces(mode: XdpMode) -> Interfaces {
             link: links["work0"].clone(),
             network: "app".into(),
         }],
+        host: Some(links["lo"].clone()),
     }
 }
 
@@ -167,7 +168,7 @@ fn attaches_restarts_and_leaves_nothing() {
         let modes: Vec<(Hook, Mode)> = report.iter().map(|a| (a.hook, a.mode)).collect();
         // Filters of a clsact qdisc are no links.
         let (tc, links_on_node, links_on_workload) = if Features::probe().tcx {
-            (Mode::Tcx, 1, 2)
+            (Mode::Tcx, 2, 2)
         } else {
             (Mode::Clsact, 0, 0)
         };
@@ -177,7 +178,8 @@ fn attaches_restarts_and_leaves_nothing() {
                 (Hook::TcNode, tc),
                 (Hook::XdpNative, Mode::Native),
                 (Hook::ToWorkload, tc),
-                (Hook::FromWorkload, tc)
+                (Hook::FromWorkload, tc),
+                (Hook::FromHost, tc)
             ]
         );
         let before = programs_of_links(&bpffs);

@@ -91,9 +91,14 @@ impl Checks {
     }
 }
 
-/// [`REQUESTS`] requests, a connection for each.
+/// [`REQUESTS`] requests from inside a namespace, a connection for each.
 pub(crate) fn ask(netns: &Netns, target: SocketAddr) -> Tally {
-    let answers: Vec<io::Result<Answer>> = netns.run(|| (0..REQUESTS).map(|_| get(target)).collect());
+    netns.run(|| ask_from_here(target))
+}
+
+/// [`REQUESTS`] requests from the namespace of this thread, a connection for each.
+pub(crate) fn ask_from_here(target: SocketAddr) -> Tally {
+    let answers: Vec<io::Result<Answer>> = (0..REQUESTS).map(|_| get(target)).collect();
     let mut tally = Tally {
         counts: BTreeMap::new(),
         seen: Vec::new(),

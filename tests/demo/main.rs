@@ -1,7 +1,9 @@
-//! `lb-demo`: three nodes and two clients on this machine, real agents, real traffic, and what came of it, as tables.
+//! `lb-demo`: three nodes and clients on this machine, real agents, real traffic, and what came of it, as tables. With
+//! `--swarm` the nodes are a real Docker Swarm.
 
 mod checks;
 mod story;
+mod swarm;
 mod table;
 
 use std::process::ExitCode;
@@ -25,11 +27,15 @@ struct Args {
     /// Leave everything running until Ctrl-C, and print what to try.
     #[arg(long)]
     keep: bool,
+    /// Show it on a real Docker Swarm: a dockerd on each node, services made with `docker service create`.
+    #[arg(long)]
+    swarm: bool,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    match run(&args) {
+    let result = if args.swarm { swarm::run(args.keep) } else { run(&args) };
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

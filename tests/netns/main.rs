@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `topology` | the harness itself: who reaches whom without any service |
 //! | `published` | ports on every node |
+//! | `gateway` | clients behind a bridge whose subnet every node has |
+//! | `host` | the node's own processes as clients of published ports |
 //! | `vip` | addresses inside networks |
 //! | `backends` | weights, drain, removal, none at all |
 //! | `lifecycle` | the agent stops, dies, comes back, goes for good |
@@ -15,6 +17,8 @@
 
 mod backends;
 mod cluster_file;
+mod gateway;
+mod host;
 mod lifecycle;
 mod names;
 mod operator;

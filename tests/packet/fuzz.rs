@@ -33,7 +33,7 @@ fn damaged_frames_agree() {
             for _ in 0..BATCH {
                 let step = &fixture.steps[random.below(fixture.steps.len())];
                 let entry = match random.below(8) {
-                    0 => Entry::ALL[random.below(4)],
+                    0 => Entry::ALL[random.below(Entry::ALL.len())],
                     _ => step.input.entry,
                 };
                 let input = Input {

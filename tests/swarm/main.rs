@@ -7,23 +7,31 @@
 //! | `facts` | what Docker says and makes, as the load balancer relies on it |
 //! | `lifecycle` | tasks and nodes that stop, die and come back; what is left of a Swarm |
 //! | `provider` | what provider `docker` finds out, and how soon |
+//! | `stack` | the load balancer as it is installed: its image, `deploy/swarm/stack.yml` |
 //! | `agents` | agents on all nodes: they start, stop, die and leave |
 //! | `published` | ports on every node |
+//! | `vip` | addresses inside overlays |
+//! | `encrypted` | networks that no clear text may leave |
+//! | `names` | DNS |
+//! | `transfer` | large bodies, segment sizes |
 //! | `update` | services and nodes that are changed, under traffic: nothing is lost |
 //! | `failure` | tasks, nodes, engines and agents that die, under traffic |
 //! | `load` | who asks meanwhile |
-//! | `stack` | the load balancer as it is installed: its image, `deploy/swarm/stack.yml` |
 
 mod agents;
 mod cluster;
+mod encrypted;
 mod facts;
 mod failure;
 mod lifecycle;
 mod load;
+mod names;
 mod provider;
 mod published;
 mod stack;
+mod transfer;
 mod update;
+mod vip;
 
 use std::io;
 use std::net::SocketAddr;
@@ -52,7 +60,11 @@ fn balanced() -> Option<Scene> {
     if !require::swarm() {
         return None;
     }
-    let start = || Balanced::start(Swarm::builder());
+    let start = || {
+        let swarm = Balanced::new(Swarm::builder().start()?)?;
+        (0..swarm.nodes().len()).for_each(|index| swarm.configure(index, names::configuration()));
+        swarm.start_agents().map(|()| swarm)
+    };
     Some(Scene(Balanced::shared(&BALANCED, start).expect("a Swarm with agents")))
 }
 

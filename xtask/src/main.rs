@@ -38,7 +38,7 @@ enum Verb {
     },
     /// Three nodes on one machine balance real traffic.
     Demo {
-        /// As of lb-demo: --keep leaves everything running.
+        /// As of lb-demo: --swarm shows it on a real Docker Swarm, --keep leaves everything running.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -1,8 +1,10 @@
 //! The last steps to a backend or a client: rewrite, and choose the way out.
 
-use super::Work;
 use super::tunnel::{self, Outgoing};
-use crate::abi::{BACKEND_LOCAL, Backend, INTERFACE_BRIDGED, INTERFACE_PEER, InterfaceKey, NETWORK_NODE, Node};
+use super::{Work, masquerade};
+use crate::abi::{
+    BACKEND_LOCAL, Backend, FLOW_FLAG_HOST, INTERFACE_BRIDGED, INTERFACE_PEER, InterfaceKey, NETWORK_NODE, Node,
+};
 use crate::address::Address;
 use crate::flow::{self, Chosen};
 use crate::tables::{Env, NextHop, Route, Tables};
@@ -10,6 +12,9 @@ use crate::verdict::{Action, Reason, Verdict};
 use crate::wire::parse::Headers;
 use crate::wire::rewrite::{self, Translation};
 use crate::wire::{Hook, Packet};
+
+/// Index of the loopback interface, the same in every namespace (`LOOPBACK_IFINDEX`).
+pub(super) const LOOPBACK: u32 = 1;
 
 /// Sends a client's packet to its backend: here, or through the tunnel.
 #[inline(always)]
@@ -126,17 +131,41 @@ pub(super) fn inside_network<P: Packet, T: Tables>(
     Verdict::continue_(Reason::ForwardNetwork)
 }
 
-/// Sends a complete IP packet from this node to `destination`.
+/// Sends a complete reply to its client (tc): outside, behind the gateway bridge, or on this node itself. `flags`: the flow's.
 #[inline(always)]
 pub(super) fn to_client<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     env: &Env,
-    h: &Headers,
+    work: &mut Work,
+    flags: u8,
     reason: Reason,
 ) -> Verdict {
+    if masquerade::covers(tables, &work.headers.tuple.destination)
+        && let Some(reason) = masquerade::uncover(packet, tables, work)
+    {
+        return Verdict::drop(reason);
+    }
+    let h = &work.headers;
     let route = tables.route(&h.tuple.source, &h.tuple.destination, h.tuple.v6);
-    by_route(packet, env, &route, reason)
+    if !matches!(route.hop, NextHop::Local) {
+        return by_route(packet, env, &route, reason);
+    }
+    // Whoever writes an address of ours as his own must not be able to send something to our own sockets.
+    if flags & FLOW_FLAG_HOST == 0 {
+        return Verdict::drop(Reason::DropForgedSource);
+    }
+    to_host(packet, reason)
+}
+
+/// Delivers to this node's own stack (tc). The kernel drops what comes from one of its own addresses, unless it comes from
+/// the loopback interface.
+#[inline(always)]
+pub(super) fn to_host<P: Packet>(packet: &mut P, reason: Reason) -> Verdict {
+    match rewrite::set_macs(packet, [0; 6], [0; 6]) {
+        Some(()) => Verdict::redirect(Action::DeliverHost, reason, LOOPBACK),
+        None => Verdict::drop(Reason::DropRewrite),
+    }
 }
 
 /// Back out of the interface that the packet came from.

@@ -5,8 +5,11 @@
 //! | [`node::ingress`] | XDP and tc ingress of node interfaces: published ports, the tunnel |
 //! | [`workload::from`] | tc ingress on the host side of workload interfaces: VIPs, replies of published flows |
 //! | [`workload::to`] | tc egress there: replies of VIP flows |
+//! | [`host::egress`] | tc egress of the loopback interface: the node's own processes to published ports |
 
 mod deliver;
+pub mod host;
+mod masquerade;
 pub mod node;
 mod tunnel;
 pub mod workload;
@@ -78,6 +81,8 @@ pub struct Work {
     pub opening: Opening,
     /// Its way through the tunnel, if it takes that.
     pub way: tunnel::Way,
+    /// Its own addresses, if its client is masked.
+    pub mask: masquerade::Mask,
 }
 
 /// Key of the frontend that publishes the port that a packet is for.
@@ -94,38 +99,60 @@ fn published_key(tuple: &Tuple) -> EndpointKey {
 
 /// Looks for the flow or the service of a packet to a published port on an address of this node.
 #[inline(always)]
-fn find_published<T: Tables>(tables: &T, env: &Env, h: &mut Headers) -> Found {
+fn find_published<T: Tables>(tables: &T, env: &Env, work: &mut Work) -> Found {
+    let h = &mut work.headers;
     h.tuple.network = NETWORK_NODE;
-    match find(tables, env, h, &published_key(&h.tuple)) {
+    let key = published_key(&h.tuple);
+    // Only we write these addresses: nobody else may reach the flows of whom they stand for.
+    if work.mask.on == 0 && masquerade::covers(tables, &h.tuple.source) {
+        return match tables.frontend(&key) {
+            Some(_) if is_local(tables, &h.tuple.destination) => Found::Refused(Reason::DropForgedSource),
+            _ => Found::Nothing,
+        };
+    }
+    match find(tables, env, h, &key) {
         Found::Service(_) if !is_local(tables, &h.tuple.destination) => Found::Nothing,
         found => found,
     }
 }
 
 /// Opens a flow if one is to be opened, and sends the packet on to its backend; `interface_flags`: of the workload interface
-/// whose VIP the packet is for.
+/// whose VIP the packet is for; `flow_flags`: what the flow begins with. `MASKED`: its client may be masked.
 #[inline(always)]
-fn proceed<P: Packet, T: Tables>(
+fn proceed<P: Packet, T: Tables, const MASKED: bool>(
     packet: &mut P,
     tables: &T,
     env: &Env,
     work: &mut Work,
     found: Found,
     interface_flags: Option<u32>,
+    flow_flags: u8,
 ) -> Verdict {
     let chosen = match found {
         Found::Nothing => return Verdict::pass(Reason::PassNotService),
         Found::Flow(chosen) => chosen,
-        Found::Refused(reason) => return refuse(packet, &mut work.headers, reason),
+        Found::Refused(reason) => {
+            if MASKED {
+                masquerade::forget(work);
+            }
+            return refuse(packet, &mut work.headers, reason);
+        }
         Found::Service(service) => {
             work.opening.service = service;
             work.opening.origin = 0;
+            work.opening.flags = flow_flags;
             if let Some(reason) = flow::open(tables, env, &mut work.headers, &mut work.opening) {
+                if MASKED {
+                    masquerade::forget(work);
+                }
                 return refuse(packet, &mut work.headers, reason);
             }
             work.opening.chosen
         }
     };
+    if MASKED && masquerade::put_on(packet, work).is_none() {
+        return Verdict::drop(Reason::DropRewrite);
+    }
     match interface_flags {
         Some(flags) => deliver::inside_network(packet, tables, &mut work.headers, &chosen, flags),
         None => deliver::to_backend(packet, tables, env, work, &chosen),

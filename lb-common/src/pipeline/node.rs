@@ -12,6 +12,7 @@ pub fn ingress<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work
     if let Some(reason) = parse::frame(packet, &mut work.headers) {
         return Verdict::pass(reason);
     }
+    work.mask.on = 0;
     let h = &work.headers;
     if !h.balanced() {
         return Verdict::pass(Reason::PassProtocol);
@@ -26,9 +27,9 @@ pub fn ingress<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work
     }
     // Before anything is written down.
     let unfinished = leave_to_tc(packet, h);
-    let found = find_published(tables, env, &mut work.headers);
+    let found = find_published(tables, env, work);
     match unfinished {
         Some(reason) if !matches!(found, Found::Nothing) => Verdict::pass(reason),
-        _ => proceed(packet, tables, env, work, found, None),
+        _ => proceed::<P, T, false>(packet, tables, env, work, found, None, 0),
     }
 }

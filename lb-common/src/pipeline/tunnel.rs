@@ -1,7 +1,7 @@
 //! Packets between nodes: into the tunnel, and out of it.
 
 use super::deliver::{self, by_route, tunnel_address, xdp_can_follow};
-use super::{Work, is_local, published_key};
+use super::{Work, is_local, masquerade, published_key};
 use crate::abi::{BACKEND_GONE, BACKEND_LOCAL, Backend, EndpointKey, NETWORK_NODE, NODE_LOCAL, Reply, TCP};
 use crate::address::Address;
 use crate::answer::too_big;
@@ -46,7 +46,13 @@ pub(super) fn send<P: Packet, T: Tables>(
 ) -> Verdict {
     if let Err(reason) = find_way(packet, tables, env, work, out) {
         return match reason {
-            Reason::AnswerTooBig => too_big(packet, &mut work.headers, work.way.room as u16),
+            Reason::AnswerTooBig => {
+                // Who is answered knows the packet as it came.
+                if P::HOOK == Hook::Tc && masquerade::take_off(packet, work).is_none() {
+                    return Verdict::drop(Reason::DropRewrite);
+                }
+                too_big(packet, &mut work.headers, work.way.room as u16)
+            }
             reason => by_reason(reason),
         };
     }
@@ -199,7 +205,7 @@ pub(super) fn receive<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &En
     if label.direction == Direction::Forward {
         forward(packet, tables, env, work, &label, sender)
     } else {
-        reply(packet, tables, env, h, sender)
+        reply(packet, tables, env, work, sender)
     }
 }
 
@@ -251,6 +257,7 @@ fn admit<T: Tables>(tables: &T, env: &Env, work: &mut Work, label: &Label, sende
     let (service, backend) = named(tables, &work.headers, label)?;
     work.opening.service = service;
     work.opening.origin = sender + 1;
+    work.opening.flags = 0;
     work.opening.chosen.backend = backend;
     match flow::open(tables, env, &mut work.headers, &mut work.opening) {
         None => Ok(work.opening.chosen),
@@ -303,7 +310,8 @@ fn known<T: Tables>(tables: &T, env: &Env, inner: &Headers, label: &Label, sende
 
 /// A reply that a backend's node sends back for a flow of ours.
 #[inline(always)]
-fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, inner: &mut Headers, sender: u32) -> Verdict {
+fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work, sender: u32) -> Verdict {
+    let inner = &mut work.headers;
     let Some(entry) = tables.flow(&inner.tuple.reversed()) else {
         return Verdict::drop(Reason::DropTunnelFrontend);
     };
@@ -315,16 +323,26 @@ fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, inner: &mu
     if inner.ttl <= 1 {
         return Verdict::drop(Reason::DropTtl);
     }
-    let route = tables.route(&inner.tuple.source, &inner.tuple.destination, inner.tuple.v6);
-    if P::HOOK == Hook::Xdp
-        && let Err(reason) = xdp_can_follow(tables, env, &route)
-    {
-        return Verdict::pass(reason);
+    let mut route = Route::default();
+    if P::HOOK == Hook::Xdp {
+        if masquerade::covers(tables, &inner.tuple.destination) {
+            return Verdict::pass(Reason::PassToTc);
+        }
+        route = tables.route(&inner.tuple.source, &inner.tuple.destination, inner.tuple.v6);
+        if let Err(reason) = xdp_can_follow(tables, env, &route) {
+            return Verdict::pass(reason);
+        }
     }
     track::observe(tables, env, &entry, &flow, inner, Side::Backend);
     tables.count_service(flow.service, 0, inner.ip_length, true);
-    match unwrap(packet, inner).and_then(|()| rewrite::decrement_ttl(packet, inner)) {
-        Some(()) => by_route(packet, env, &route, Reason::ReplyFromTunnel),
-        None => Verdict::drop(Reason::DropRewrite),
+    if unwrap(packet, inner)
+        .and_then(|()| rewrite::decrement_ttl(packet, inner))
+        .is_none()
+    {
+        return Verdict::drop(Reason::DropRewrite);
     }
+    if P::HOOK == Hook::Xdp {
+        return by_route(packet, env, &route, Reason::ReplyFromTunnel);
+    }
+    deliver::to_client(packet, tables, env, work, flow.flags, Reason::ReplyFromTunnel)
 }

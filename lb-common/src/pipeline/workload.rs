@@ -2,9 +2,10 @@
 
 use super::deliver::{self, turn_back};
 use super::tunnel::{self, Outgoing};
-use super::{Found, Work, find, find_published, proceed};
+use super::{Found, Work, find, find_published, masquerade, proceed};
 use crate::abi::{
-    Backend, EndpointKey, Flow, INTERFACE_WORKLOAD, Interface, InterfaceKey, REPLY_HAIRPIN, REPLY_VIP, Reply, TCP, UDP,
+    Backend, EndpointKey, Flow, INTERFACE_WORKLOAD, Interface, InterfaceKey, NETWORK_NODE, REPLY_HAIRPIN, REPLY_VIP,
+    Reply, TCP, UDP,
 };
 use crate::answer::{arp, echo, neighbour};
 use crate::flow;
@@ -28,6 +29,7 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
     if let Some(reason) = parse::frame(packet, &mut work.headers) {
         return Verdict::pass(reason);
     }
+    work.mask.on = 0;
     let h = &mut work.headers;
     // A workload has no business with tags.
     if h.tagged {
@@ -67,10 +69,13 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
                 return Verdict::drop(Reason::DropTunnelSource);
             }
             flags = None;
-            find_published(tables, env, h)
+            if interface.network == NETWORK_NODE {
+                masquerade::put_on_tuple(tables, work, false);
+            }
+            find_published(tables, env, work)
         };
     }
-    proceed(packet, tables, env, work, found, flags)
+    proceed::<P, T, true>(packet, tables, env, work, found, flags, 0)
 }
 
 /// Whether a workload speaks to a node as nodes speak among themselves. Masqueraded on its way, it would pass for a node.
@@ -141,7 +146,14 @@ fn reply_out<P: Packet, T: Tables>(
     if rewrite::decrement_ttl(packet, h).is_none() {
         return Some(Verdict::drop(Reason::DropRewrite));
     }
-    Some(deliver::to_client(packet, tables, env, h, Reason::ReplyDirect))
+    Some(deliver::to_client(
+        packet,
+        tables,
+        env,
+        work,
+        flow.flags,
+        Reason::ReplyDirect,
+    ))
 }
 
 /// A frame on its way to a workload: tc egress on the host side of its interface.

@@ -159,6 +159,16 @@ impl Case {
         SocketAddr::new(self.host(20), 40_001)
     }
 
+    /// Client behind the gateway bridge (IPv4).
+    pub fn gateway(self) -> SocketAddr {
+        (Ipv4Addr::new(172, 18, 0, 5), 40_001).into()
+    }
+
+    /// The same client as flows, backends and other nodes know it.
+    pub fn masked(self) -> SocketAddr {
+        (Ipv4Addr::new(198, 18, 0, 5), 40_001).into()
+    }
+
     /// Workload of the other network.
     pub fn stranger(self) -> SocketAddr {
         let ip: IpAddr = if self.v6 {

@@ -9,7 +9,7 @@ use super::packet::MemoryPacket;
 use super::tables::MemoryTables;
 use super::world::{NOW, World};
 use crate::abi::{NAMESPACE_NODE, program};
-use crate::pipeline::{Work, node, workload};
+use crate::pipeline::{Work, host, node, workload};
 use crate::tables::Env;
 use crate::verdict::{Action, Reason, Verdict};
 use crate::wire::Packet;
@@ -25,11 +25,19 @@ pub enum Entry {
     FromWorkload,
     /// Workload interface, tc egress.
     ToWorkload,
+    /// Loopback interface, tc egress.
+    FromHost,
 }
 
 impl Entry {
     /// All.
-    pub const ALL: [Self; 4] = [Self::XdpNode, Self::TcNode, Self::FromWorkload, Self::ToWorkload];
+    pub const ALL: [Self; 5] = [
+        Self::XdpNode,
+        Self::TcNode,
+        Self::FromWorkload,
+        Self::ToWorkload,
+        Self::FromHost,
+    ];
 
     /// Its name in the object.
     pub const fn program(self) -> &'static str {
@@ -38,6 +46,7 @@ impl Entry {
             Self::TcNode => program::TC_NODE,
             Self::FromWorkload => program::FROM_WORKLOAD,
             Self::ToWorkload => program::TO_WORKLOAD,
+            Self::FromHost => program::FROM_HOST,
         }
     }
 }
@@ -91,8 +100,10 @@ fn run_on<const XDP: bool>(tables: &MemoryTables, input: &Input, now: u32) -> Ou
         Entry::XdpNode | Entry::TcNode => node::ingress(&mut packet, tables, &env, &mut work),
         Entry::FromWorkload => workload::from(&mut packet, tables, &env, &mut work),
         Entry::ToWorkload => workload::to(&mut packet, tables, &env, &mut work),
+        Entry::FromHost => host::egress(&mut packet, tables, &env, &mut work),
     };
-    if input.entry != Entry::ToWorkload || verdict.action != Action::Pass {
+    let quiet = matches!(input.entry, Entry::ToWorkload | Entry::FromHost);
+    if !quiet || verdict.action != Action::Pass {
         tables.count(verdict.reason, length);
     }
     Output {

@@ -21,7 +21,7 @@ pub(super) fn room(v6: bool) -> u16 {
 }
 
 /// SYN options whose MSS fits the tunnel.
-fn clamped(v6: bool) -> [u8; 8] {
+pub(super) fn clamped(v6: bool) -> [u8; 8] {
     let [high, low] = (room(v6) - if v6 { 60 } else { 40 }).to_be_bytes();
     [2, 4, high, low, 4, 2, 1, 1]
 }

@@ -7,8 +7,10 @@ use std::vec::Vec;
 use super::fixture::{Entry, Fixture, Step};
 use super::frame::{ethernet, tunnel};
 use super::published::room;
-use super::world::{Case, NETWORK, NODE_IF, Place, ROUTED_IF, ROUTER, TUNNEL_PORT, World, mac, node_mac, workload_mac};
-use crate::abi::{FLOW_CLOSED, FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_NEW, NETWORK_NODE};
+use super::world::{
+    Case, LOOPBACK_IF, NETWORK, NODE_IF, Place, ROUTED_IF, ROUTER, TUNNEL_PORT, World, mac, node_mac, workload_mac,
+};
+use crate::abi::{FLOW_CLOSED, FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_FLAG_HOST, FLOW_NEW, NETWORK_NODE};
 use crate::verdict::{Action, Reason};
 
 pub(super) fn fixtures() -> Vec<Fixture> {
@@ -65,16 +67,36 @@ fn replies(case: Case) -> Vec<Fixture> {
         .step(step().redirects(Action::Redirect, Reason::ReplyTunnel, NODE_IF, back(&frame))),
         Fixture::new(
             name("host"),
-            "a client on the node itself gets its reply from the node's own stack",
-            World::new().flow(case, own, Place::Here, None),
+            "a client on the node itself gets its reply through the loopback interface",
+            World::new()
+                .flow(case, own, Place::Here, None)
+                .change(own, |flow| flow.flags = FLOW_FLAG_HOST),
         )
         .step({
             let reply = case
                 .frame(case.backend(Place::Here), host)
                 .macs(mac(ROUTED_IF), workload_mac(ROUTED_IF));
-            let out = reply.clone().from(case.published(1)).ttl(63);
-            Step::new(Entry::FromWorkload, ROUTED_IF, reply.build()).continues(Reason::ReplyDirect, out.build())
+            let out = reply.clone().from(case.published(1)).ttl(63).macs([0; 6], [0; 6]);
+            Step::new(Entry::FromWorkload, ROUTED_IF, reply.build()).redirects(
+                Action::DeliverHost,
+                Reason::ReplyDirect,
+                LOOPBACK_IF,
+                out.build(),
+            )
         }),
+        Fixture::new(
+            name("forged_host"),
+            "nobody else sends to this node's own sockets by writing its address as his own",
+            World::new().flow(case, own, Place::Here, None),
+        )
+        .step(
+            Step::new(
+                Entry::FromWorkload,
+                ROUTED_IF,
+                case.frame(case.backend(Place::Here), host).build(),
+            )
+            .drops(Reason::DropForgedSource),
+        ),
         Fixture::new(
             name("expired"),
             "without its flow it is a packet like any other",

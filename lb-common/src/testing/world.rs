@@ -43,6 +43,8 @@ pub const GATEWAY_IF: u32 = 24;
 pub const NETWORK: u32 = 5;
 /// Network of the stranger.
 pub const OTHER_NETWORK: u32 = 6;
+/// The loopback interface.
+pub const LOOPBACK_IF: u32 = 1;
 /// UDP port of the tunnel.
 pub const TUNNEL_PORT: u16 = 4789;
 /// MTU between nodes.
@@ -93,6 +95,11 @@ impl World {
             tcp_closed: 10_000,
             udp_new: 30_000,
             udp_established: 180_000,
+            host: u32::from_ne_bytes([192, 0, 2, 1]),
+            masquerade: u32::from_ne_bytes([198, 18, 0, 0]),
+            masquerade_mask: u32::from_ne_bytes([255, 255, 0, 0]),
+            bridge: u32::from_ne_bytes([172, 18, 0, 0]),
+            bridge_mask: u32::from_ne_bytes([255, 255, 0, 0]),
         };
         let mut world = Self { tables };
         world.interfaces();
@@ -151,6 +158,9 @@ impl World {
             let router = case.node(254);
             let prefix = if case.v6 { 64 } else { 8 };
             self.path(case.client().ip(), prefix, Some(router), NODE_IF, Some(ROUTER));
+            if !case.v6 {
+                self.path(case.gateway().ip(), 0, None, GATEWAY_IF, Some(workload_mac(GATEWAY_IF)));
+            }
             let unseen = Some(workload_mac(99));
             self.path(case.backend(Place::Unseen).ip(), 0, None, SWITCHED_IF, unseen);
         }

@@ -7,7 +7,7 @@ use crate::abi::{Reply, UDP};
 use crate::address::Address;
 
 /// Source and destination as they shall be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Translation {
     /// Source address.
     pub source: Address,

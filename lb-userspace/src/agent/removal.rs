@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::loopback;
 use crate::config::{Config, ProviderKind};
 use crate::datapath::attach::detach_filters;
 use crate::datapath::{layout, remove};
@@ -38,6 +39,7 @@ pub fn uninstall(config: &Config) -> Result<()> {
     }
     let removed = remove::remove(&config.paths.bpffs, &interface_names());
     errors.extend(removed.errors.iter().map(ToString::to_string));
+    errors.extend(loopback::restore(run));
     if let Ok(mount_point) = fs::read_to_string(run.join(MOUNTED)) {
         // The standard one is the system's, whoever mounted it first.
         let mount_point = PathBuf::from(mount_point);
@@ -48,6 +50,7 @@ pub fn uninstall(config: &Config) -> Result<()> {
     }
     for file in [
         run.join(MOUNTED),
+        run.join(loopback::CHANGED),
         config.admin.socket.clone(),
         config.stream.state_file.clone(),
         run.join("agent.lock"),

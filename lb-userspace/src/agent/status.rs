@@ -161,6 +161,7 @@ fn interfaces(attachments: &[Attachment]) -> Vec<InterfaceStatus> {
             ifindex: attachment.ifindex,
             role: match attachment.hook {
                 Hook::FromWorkload | Hook::ToWorkload => "workload".into(),
+                Hook::FromHost => "host".into(),
                 _ => "node".into(),
             },
             hooks: Vec::new(),
@@ -169,7 +170,7 @@ fn interfaces(attachments: &[Attachment]) -> Vec<InterfaceStatus> {
             hook: match attachment.hook {
                 Hook::XdpNative | Hook::XdpGeneric => "xdp".into(),
                 Hook::TcNode | Hook::FromWorkload => "tc_ingress".into(),
-                Hook::ToWorkload => "tc_egress".into(),
+                Hook::ToWorkload | Hook::FromHost => "tc_egress".into(),
             },
             mode: match attachment.mode {
                 Mode::None => "off".into(),

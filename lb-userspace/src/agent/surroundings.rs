@@ -1,8 +1,9 @@
 //! What this node's own interfaces mean for the datapath. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::Ipv4Net;
 use lb_common::abi::{self, Interface, InterfaceKey, NETWORK_NODE, Settings, ticks};
 use lb_common::address::Address;
 
@@ -25,7 +26,16 @@ pub(super) fn choose(
     let mut chosen = Interfaces::default();
     let mut odd = Vec::new();
     let own: BTreeSet<IpAddr> = own_addresses(node, snapshot).collect();
+    let bridge = gateway_bridge(config, links).map(|bridge| bridge.ifindex);
     for link in links {
+        if bridge.is_some() && link.master == bridge && link.is_veth() {
+            chosen.workloads.push(WorkloadInterface {
+                namespace: Namespace::NODE,
+                link: link.clone(),
+                network: String::new(),
+            });
+            continue;
+        }
         if let Some(network) = config.workload_network(&link.name) {
             if snapshot.networks.iter().any(|n| n.name == network) {
                 chosen.workloads.push(WorkloadInterface {
@@ -55,6 +65,9 @@ pub(super) fn choose(
             });
         }
     }
+    if !chosen.nodes.is_empty() {
+        chosen.host = links.iter().find(|link| link.loopback).cloned();
+    }
     if chosen.nodes.is_empty() {
         let why = if config.datapath.interfaces.is_empty() {
             "no interface holds an address that the cluster gives this node; name interfaces in datapath.interfaces"
@@ -64,6 +77,12 @@ pub(super) fn choose(
         odd.push(Oddity::new("", format!("published ports are not answered: {why}")));
     }
     (chosen, odd)
+}
+
+/// The bridge over which workloads of any network reach the outside, if there is one.
+pub(super) fn gateway_bridge<'a>(config: &Config, links: &'a [Link]) -> Option<&'a Link> {
+    let name = &config.datapath.gateway_bridge;
+    links.iter().find(|link| link.is_bridge() && link.name == *name)
 }
 
 /// Something that is not served, and why.
@@ -207,8 +226,52 @@ pub(super) fn interface_rows(interfaces: &Interfaces, snapshot: &Snapshot) -> BT
     rows
 }
 
+/// What the programs shall know of clients whose addresses other nodes have too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Masquerade {
+    host: Option<Ipv4Addr>,
+    bridge: Option<Ipv4Net>,
+}
+
+impl Masquerade {
+    /// `own`: this node's addresses; `bridge`: the subnet of the gateway bridge, if there is one.
+    pub(super) fn new(
+        config: &Config,
+        own: impl Iterator<Item = IpAddr>,
+        bridge: Option<Ipv4Net>,
+    ) -> (Self, Option<Oddity>) {
+        let v4 = |ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None };
+        let host = own.filter_map(v4).next();
+        let range = config.datapath.masquerade;
+        let fits = bridge.filter(|bridge| bridge.prefix_len() >= range.prefix_len());
+        let odd = (fits != bridge).then(|| {
+            let bridge = bridge.map(|bridge| bridge.to_string()).unwrap_or_default();
+            Oddity::new(
+                "",
+                format!(
+                    "containers behind {} are not answered on published ports of their own node: its subnet {bridge} does \
+                     not fit into datapath.masquerade = \"{range}\"; choose a larger range",
+                    config.datapath.gateway_bridge
+                ),
+            )
+        });
+        (Self { host, bridge: fits }, odd)
+    }
+}
+
+/// An IPv4 address as it lies in memory.
+fn word(address: Ipv4Addr) -> u32 {
+    u32::from_ne_bytes(address.octets())
+}
+
 /// The element of `settings`.
-pub(super) fn settings(config: &Config, interfaces: &Interfaces, features: Features) -> Settings {
+pub(super) fn settings(
+    config: &Config,
+    interfaces: &Interfaces,
+    features: Features,
+    masquerade: &Masquerade,
+) -> Settings {
+    let range = config.datapath.masquerade;
     let timeouts = &config.datapath.timeouts;
     let ticks = |d: std::time::Duration| ticks(u64::try_from(d.as_millis()).unwrap_or(u64::MAX >> 20));
     let mtu = interfaces.nodes.iter().map(|n| n.link.mtu).min().unwrap_or(1500);
@@ -226,6 +289,11 @@ pub(super) fn settings(config: &Config, interfaces: &Interfaces, features: Featu
         tcp_closed: ticks(timeouts.tcp_closed),
         udp_new: ticks(timeouts.udp_new),
         udp_established: ticks(timeouts.udp_established),
+        host: masquerade.host.map_or(0, word),
+        masquerade: word(range.network()),
+        masquerade_mask: word(range.netmask()),
+        bridge: masquerade.bridge.map_or(0, |bridge| word(bridge.network())),
+        bridge_mask: masquerade.bridge.map_or(0, |bridge| word(bridge.netmask())),
     }
 }
 
@@ -355,6 +423,27 @@ mod tests {
     }
 
     #[test]
+    fn ports_of_the_gateway_bridge_belong_to_no_network() {
+        let mut links = links();
+        links.push(link(9, "docker_gwbridge", Some("bridge")));
+        links[4].master = Some(9);
+        let mut config = config(&[]);
+        let rows = |config: &Config| {
+            let (chosen, _) = choose(config, "n1", &snapshot(), &links, &[]);
+            interface_rows(&chosen, &snapshot())
+                .get(&InterfaceKey::node(5))
+                .copied()
+        };
+        let row = rows(&config).expect("a row");
+        assert_eq!(
+            (row.network, row.flags),
+            (NETWORK_NODE, abi::INTERFACE_WORKLOAD | abi::INTERFACE_BRIDGED)
+        );
+        config.datapath.gateway_bridge = "another".into();
+        assert_eq!(rows(&config), None);
+    }
+
+    #[test]
     fn a_node_without_interface_is_said() {
         let (chosen, odd) = choose(&config(&[]), "n1", &snapshot(), &links(), &[]);
         assert!(chosen.nodes.is_empty());
@@ -396,6 +485,21 @@ mod tests {
     }
 
     #[test]
+    fn a_bridge_that_does_not_fit_the_range_is_said_and_left_alone() {
+        let bridge = Some("172.16.0.1/12".parse().expect("a subnet"));
+        let (masquerade, odd) = Masquerade::new(&config(&[]), own_addresses("n1", &snapshot()), bridge);
+        assert_eq!(
+            (masquerade.bridge, masquerade.host),
+            (None, Some(Ipv4Addr::new(192, 0, 2, 1)))
+        );
+        let reason = odd.expect("an oddity").reason;
+        assert!(
+            reason.contains("172.16.0.1/12") && reason.contains("datapath.masquerade"),
+            "{reason}"
+        );
+    }
+
+    #[test]
     fn rows_and_settings_follow_the_interfaces() {
         let mut links = links();
         links[2].master = Some(9);
@@ -416,7 +520,23 @@ mod tests {
             tcx: true,
             l4_csum_ipv6: true,
         };
-        let settings = settings(&config(&[]), &chosen, features);
+        let snapshot = snapshot();
+        let own = own_addresses("n1", &snapshot);
+        let bridge = Some("172.18.0.1/16".parse().expect("a subnet"));
+        let (masquerade, odd) = Masquerade::new(&config(&[]), own, bridge);
+        assert_eq!(odd, None);
+        let settings = settings(&config(&[]), &chosen, features, &masquerade);
+        let bytes = [
+            settings.host,
+            settings.masquerade,
+            settings.bridge,
+            settings.bridge_mask,
+        ]
+        .map(u32::to_ne_bytes);
+        assert_eq!(
+            bytes,
+            [[192, 0, 2, 1], [198, 18, 0, 0], [172, 18, 0, 0], [255, 255, 0, 0]]
+        );
         assert_eq!((settings.tunnel_mtu, settings.tunnel_port), (1498, 4790));
         assert_eq!(settings.flags, abi::SETTING_L4_CSUM_IPV6);
         assert_eq!(settings.tcp_syn, ticks(30_000));

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use ipnet::Ipv4Net;
 use lb_common::abi::{InterfaceKey, Interfaces as InterfaceTable, Settings, SettingsTable};
 
 use super::containers::{self, Finder};
+use super::loopback;
 use super::surroundings::{self, Oddity};
 use crate::config::Config;
 use crate::datapath::attach::{Attacher, Attachment};
@@ -120,6 +122,19 @@ impl Synchronizer {
         let links = self.netlink.links().await?;
         let addresses = self.netlink.addresses().await?;
         let (mut interfaces, mut odd) = surroundings::choose(&self.config, node, snapshot, &links, &addresses);
+        if interfaces.host.is_some()
+            && let Err(error) = loopback::prepare(&self.config.paths.run)
+        {
+            interfaces.host = None;
+            odd.push(Oddity::new(
+                "",
+                format!("the node's own processes are not answered on published ports: {error:#}"),
+            ));
+        }
+        let bridge = self.gateway_bridge(&links).await?;
+        let (masquerade, unfit) =
+            surroundings::Masquerade::new(&self.config, surroundings::own_addresses(node, snapshot), bridge);
+        odd.extend(unfit);
         let backends = surroundings::local_backends(node, snapshot);
         let places = self
             .netlink
@@ -133,9 +148,12 @@ impl Synchronizer {
             let found = finder.find(local, &links).await;
             // A network that the snapshot does not have yet is attached with it.
             let there = |name: &str| name.is_empty() || snapshot.networks.iter().any(|n| n.name == name);
-            interfaces
-                .workloads
-                .extend(found.workloads.into_iter().filter(|w| there(&w.network)));
+            for workload in found.workloads.into_iter().filter(|w| there(&w.network)) {
+                // Ports of the gateway bridge are known already, unless another bridge is configured.
+                if !interfaces.workloads.contains(&workload) {
+                    interfaces.workloads.push(workload);
+                }
+            }
             known.extend(found.reach);
             held = containers::hold(snapshot, node, &found.carried).map(Arc::new);
             odd.extend(found.problems.into_iter().map(|problem| Oddity::new("", problem)));
@@ -147,7 +165,7 @@ impl Synchronizer {
             links,
             known,
             rows: surroundings::interface_rows(&interfaces, snapshot),
-            settings: surroundings::settings(&self.config, &interfaces, self.features),
+            settings: surroundings::settings(&self.config, &interfaces, self.features, &masquerade),
         };
         if depth == Depth::Changes && self.last.as_ref() == Some(&inputs) {
             return Ok(None);
@@ -158,6 +176,14 @@ impl Synchronizer {
             self.last = Some(inputs);
         }
         Ok(Some(outcome))
+    }
+
+    /// The subnet of the bridge over which workloads reach the outside.
+    async fn gateway_bridge(&self, links: &[Link]) -> Result<Option<Ipv4Net>> {
+        match surroundings::gateway_bridge(&self.config, links) {
+            Some(link) => Ok(self.netlink.subnet(link.ifindex).await?),
+            None => Ok(None),
+        }
     }
 
     /// Reads the tables anew next time, in case somebody else has written them.

@@ -1,5 +1,6 @@
 //! What the types of the settings cannot say: ranges, and settings that contradict each other.
 
+use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -124,6 +125,14 @@ fn datapath(config: &Config, problems: &mut Problems) {
             format!("choose {FLOWS_MIN} to {FLOWS_MAX} entries"),
         );
     }
+    let range = datapath.masquerade;
+    if !(8..=30).contains(&range.prefix_len()) || range.addr() != range.network() || !is_usable(range.addr()) {
+        problems.add(
+            "datapath.masquerade",
+            format!("{range} is not a range of addresses that nobody uses"),
+            "write the first address of a range and a length of 8 to 30, as in \"198.18.0.0/16\"",
+        );
+    }
     let timeouts = &datapath.timeouts;
     let named = [
         ("tcp_syn", timeouts.tcp_syn),
@@ -139,6 +148,12 @@ fn datapath(config: &Config, problems: &mut Problems) {
             problems.add(format!("datapath.timeouts.{name}"), message, "choose 1s to 24days");
         }
     }
+}
+
+/// Whether the kernel takes packets from such an address.
+fn is_usable(first: Ipv4Addr) -> bool {
+    let reserved = first.octets()[0] == 0 || first.octets()[0] >= 240;
+    !(reserved || first.is_loopback() || first.is_multicast() || first.is_link_local())
 }
 
 fn stream(config: &Config, problems: &mut Problems) {

@@ -1,9 +1,10 @@
 //! Every setting of the agent, its meaning and its default. The doc comments are what `config default` prints.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::settings::{self, FileMode, InterfaceGlob, settings};
@@ -107,6 +108,14 @@ settings! {
         /// UDP port of the tunnel between nodes, equal on every node. 4790 stands beside Swarm's own
         /// 4789; with 4789 no firewall rule of a Swarm has to change.
         tunnel_port: u16 = 4790;
+        /// The bridge over which containers of any network reach the outside, of the same subnet on every
+        /// node: published ports answer its containers too. Empty, or not there: nobody is behind it.
+        gateway_bridge: String = "docker_gwbridge".into();
+        /// Addresses that stand for clients behind that bridge, and the first for the node's own loopback
+        /// address: every node has those, and a backend on another node could not tell whose they are.
+        /// A range that nobody uses, equal on every node, at least as large as the bridge's subnet.
+        #[serde(deserialize_with = "settings::subnet")]
+        masquerade: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 16);
         /// Entries of each flow table. A change takes effect when the maps are made anew, after
         /// `lb-agent uninstall`.
         flows: u32 = lb_common::abi::capacity::FLOWS;

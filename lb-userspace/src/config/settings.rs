@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A field's name and doc comment, for `config default`.
@@ -201,4 +202,14 @@ pub(super) fn upstreams<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ve
         .into_iter()
         .map(parse)
         .collect()
+}
+
+/// An IPv4 subnet, `"ADDRESS/LENGTH"`.
+pub(super) fn subnet<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ipv4Net, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        serde::de::Error::custom(format!(
+            "`{text}` is not an IPv4 subnet; write an address and a length, as in \"198.18.0.0/16\""
+        ))
+    })
 }

@@ -151,6 +151,7 @@ fn faults_name_file_line_and_field() {
         "[datapth]\nxdp = \"off\"\n",
         "[datapath]\nxdp = \"genric\"\n",
         "[datapath]\ntunnel_port = 70000\n",
+        "[datapath]\nmasquerade = \"198.18.0.0\"\n",
         "[datapath]\ninterfaces = \"eth0\"\n",
         "[datapath]\ninterfaces = [\"eth0\", \"en[\"]\n",
         "[datapath.timeouts]\ntcp_syn = 30\n",
@@ -171,7 +172,7 @@ fn faults_name_file_line_and_field() {
 
 #[test]
 fn checks_report_everything_at_once() {
-    let file = "[paths]\nrun = \"run\"\n[datapath]\ntunnel_port = 0\nflows = 1\n[datapath.timeouts]\ntcp_closed = \"0s\"\n\
+    let file = "[paths]\nrun = \"run\"\n[datapath]\ntunnel_port = 0\nflows = 1\nmasquerade = \"127.0.0.0/16\"\n[datapath.timeouts]\ntcp_closed = \"0s\"\n\
                 [dns]\nenabled = true\nlisten = [\"10.0.0.1:53\"]\nupstreams = [\"10.0.0.1\"]\nttl = \"500ms\"\n[log]\nlevel = \"lb=loud\"\n";
     insta::assert_snapshot!(error_of(file));
 }

@@ -310,7 +310,7 @@ pub fn pinned_links(directory: &Path) -> Vec<(String, InterfaceKey)> {
 
 /// Takes the filters of all our programs off an interface (kernels without tcx; links go with their pins).
 pub fn detach_filters(interface: &str) -> Vec<AttachError> {
-    [Hook::TcNode, Hook::FromWorkload, Hook::ToWorkload]
+    [Hook::TcNode, Hook::FromWorkload, Hook::ToWorkload, Hook::FromHost]
         .into_iter()
         .filter_map(|hook| clsact::detach(interface, hook).err())
         .collect()

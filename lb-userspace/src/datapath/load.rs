@@ -15,11 +15,12 @@ use super::layout::{self, Shape};
 use super::sys;
 
 /// Every program of the object.
-pub const PROGRAMS: [&str; 6] = [
+pub const PROGRAMS: [&str; 7] = [
     program::XDP_NODE,
     program::TC_NODE,
     program::FROM_WORKLOAD,
     program::TO_WORKLOAD,
+    program::FROM_HOST,
     program::ENTER_FROM,
     program::ENTER_TO,
 ];

@@ -11,8 +11,9 @@ use std::net::IpAddr;
 use std::pin::pin;
 
 use futures::{Stream, TryStreamExt};
+use ipnet::Ipv4Net;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -176,6 +177,23 @@ impl Netlink {
             .into_iter()
             .filter_map(|m| Some((m.header.index, address(&m.attributes)?)))
             .collect())
+    }
+
+    /// The first IPv4 address of an interface with the length of its subnet; `None` if it has none.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub async fn subnet(&self, ifindex: u32) -> Result<Option<Ipv4Net>, NetError> {
+        let request = self.handle.address().get().set_link_index_filter(ifindex);
+        let messages = all("list addresses", request.execute()).await?;
+        let subnet = |message: AddressMessage| {
+            let length = message.header.prefix_len;
+            message.attributes.into_iter().find_map(|attribute| match attribute {
+                AddressAttribute::Local(IpAddr::V4(ip)) => Ipv4Net::new(ip, length).ok(),
+                _ => None,
+            })
+        };
+        Ok(messages.into_iter().find_map(subnet))
     }
 
     /// How this node reaches `destination`; `None` if it has no route.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use lb_common::abi::{self, EndpointKey, SlotKey};
+use lb_common::abi::{self, EndpointKey, SCHEMA_VERSION, SlotKey};
 use lb_common::address::Address;
 use lb_userspace::datapath::view::now_ticks;
 
@@ -175,7 +175,8 @@ fn exit_codes_without_an_agent() {
     std::fs::rename(pinned.maps(), pinned.path().join("v999")).unwrap();
     let other = lbctl(pinned.path(), "service ls");
     assert_eq!(other.status.code(), Some(6), "{}", stderr(&other));
-    assert!(stderr(&other).contains("holds schema v999; this program reads schema v1"));
+    let told = format!("holds schema v999; this program reads schema v{SCHEMA_VERSION}");
+    assert!(stderr(&other).contains(&told));
 }
 
 #[test]
@@ -217,5 +218,6 @@ fn completions_and_version_need_nothing() {
         let script = stdout(&lbctl(directory.path(), &format!("completion {shell}")));
         assert!(script.contains("doctor"), "{shell}");
     }
-    assert!(stdout(&lbctl(directory.path(), "version")).ends_with("api v1   schema v1\n"));
+    let told = format!("api v1   schema v{SCHEMA_VERSION}\n");
+    assert!(stdout(&lbctl(directory.path(), "version")).ends_with(&told));
 }

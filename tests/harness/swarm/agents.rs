@@ -253,6 +253,11 @@ impl Balanced {
         fs::read_to_string(agent_log(self.node(index))).unwrap_or_default()
     }
 
+    /// Where a node's agent writes, over restarts.
+    pub fn agent_log_path(&self, index: usize) -> PathBuf {
+        agent_log(self.node(index))
+    }
+
     /// Runs `lbctl` on a node, as an engineer there would. Its exit code is in the output.
     ///
     /// # Errors

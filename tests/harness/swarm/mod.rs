@@ -20,6 +20,7 @@
 
 mod agents;
 mod build;
+mod container;
 mod engine;
 mod hierarchy;
 mod image;
@@ -48,7 +49,9 @@ use engine::Engine;
 
 pub use agents::Balanced;
 pub use build::{Builder, Iptables};
+pub use container::Container;
 pub use image::{IMAGE, libraries_of};
+
 pub use machine::Machine;
 pub use network::Network;
 pub use service::Service;

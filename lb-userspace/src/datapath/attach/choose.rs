@@ -33,6 +33,8 @@ pub struct Interfaces {
     pub nodes: Vec<NodeInterface>,
     /// Towards workloads.
     pub workloads: Vec<WorkloadInterface>,
+    /// The loopback interface, over which the node speaks to itself.
+    pub host: Option<Link>,
 }
 
 /// How XDP is used on an interface.
@@ -113,6 +115,15 @@ impl Interfaces {
             want(&workload.namespace, &workload.link, Hook::ToWorkload, &why, false);
             want(&workload.namespace, &workload.link, Hook::FromWorkload, &why, false);
         }
+        if let Some(host) = &self.host {
+            want(
+                &Namespace::NODE,
+                host,
+                Hook::FromHost,
+                "the node's own processes",
+                false,
+            );
+        }
         wanted
     }
 }
@@ -164,11 +175,21 @@ mod tests {
                 link: link(Some("veth")),
                 network: "app".into(),
             }],
+            host: Some(Link {
+                loopback: true,
+                ..link(None)
+            }),
         };
         let hooks: Vec<Hook> = interfaces.wanted().into_iter().map(|w| w.hook).collect();
         assert_eq!(
             hooks,
-            [Hook::TcNode, Hook::XdpNative, Hook::ToWorkload, Hook::FromWorkload]
+            [
+                Hook::TcNode,
+                Hook::XdpNative,
+                Hook::ToWorkload,
+                Hook::FromWorkload,
+                Hook::FromHost
+            ]
         );
     }
 }

@@ -22,15 +22,18 @@ pub enum Hook {
     FromWorkload,
     /// tc egress of the host side of a workload interface.
     ToWorkload,
+    /// tc egress of the loopback interface.
+    FromHost,
 }
 
 impl Hook {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::XdpNative,
         Self::XdpGeneric,
         Self::TcNode,
         Self::FromWorkload,
         Self::ToWorkload,
+        Self::FromHost,
     ];
 
     /// The program that is attached there.
@@ -40,6 +43,7 @@ impl Hook {
             Self::TcNode => program::TC_NODE,
             Self::FromWorkload => program::ENTER_FROM,
             Self::ToWorkload => program::ENTER_TO,
+            Self::FromHost => program::FROM_HOST,
         }
     }
 
@@ -51,6 +55,7 @@ impl Hook {
             Self::TcNode => program::TC_NODE,
             Self::FromWorkload => program::FROM_WORKLOAD,
             Self::ToWorkload => program::TO_WORKLOAD,
+            Self::FromHost => program::FROM_HOST,
         }
     }
 
@@ -64,7 +69,7 @@ impl Hook {
 
     pub(super) const fn direction(self) -> TcAttachType {
         match self {
-            Self::ToWorkload => TcAttachType::Egress,
+            Self::ToWorkload | Self::FromHost => TcAttachType::Egress,
             _ => TcAttachType::Ingress,
         }
     }
