@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use lb_tests::client::Connection;
 use lb_tests::swarm::{Balanced, Network, Service, Task};
 use lb_tests::traffic::{Report, Style, Traffic};
 
@@ -67,6 +68,48 @@ impl<'a> Shop<'a> {
         self.clients.iter().map(|(_, task)| task)
     }
 
+    /// Kept connections, at least one from every place to each of `tasks`, with the task's name.
+    pub(super) fn hold(&self, nodes: &[usize], tasks: &[Task]) -> Vec<(String, Connection)> {
+        let wanted: BTreeSet<_> = tasks.iter().map(|task| &task.name).collect();
+        let open = |target| {
+            let mut held = Vec::new();
+            // In turn, but others ask too.
+            for _ in 0..20 * tasks.len() {
+                let mut connection = Connection::open(target).unwrap();
+                held.push((connection.ask().unwrap().backend, connection));
+                if held.iter().map(|(name, _)| name).collect::<BTreeSet<_>>() == wanted {
+                    return held;
+                }
+            }
+            panic!("{target}: not all of {wanted:?} answer");
+        };
+        let mut all = Vec::new();
+        for node in nodes {
+            let target = self.at(*node);
+            all.extend(self.swarm.client(0).netns().run(|| open(target)));
+        }
+        let vip = self.vip();
+        for client in self.clients() {
+            all.extend(client.within(self.swarm, || open(vip)).unwrap());
+        }
+        all
+    }
+
+    /// Waits until no agent of `nodes` sends anybody to `tasks` any more: a second after `since` at the latest.
+    #[track_caller]
+    pub(super) fn wait_forgotten(&self, nodes: &[usize], since: Instant, tasks: &BTreeSet<String>) {
+        for node in nodes {
+            while !tasks.is_disjoint(&ready(self.swarm, *node, self.web.name())) {
+                let late = since.elapsed();
+                assert!(
+                    late < Duration::from_secs(1),
+                    "node {node} sends to {tasks:?} after {late:?}"
+                );
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
     /// Everybody asks: one outside at the port of each of `nodes`, one in each client's task at the virtual address;
     /// each over new connections and over one that is kept.
     pub(super) fn load(&self, nodes: &[usize]) -> Load {
@@ -101,11 +144,6 @@ impl Load {
             let traffic = Traffic::start_within(namespace, &[target], 1, style);
             self.0.push((format!("{place}, {how}"), traffic));
         }
-    }
-
-    /// How many ask.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
     }
 
     /// Waits until all have asked some more.
