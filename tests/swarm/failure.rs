@@ -11,6 +11,9 @@ use super::{balanced, own};
 
 const ALL: [usize; 3] = [0, 1, 2];
 
+/// How a task is killed.
+type Way<'a> = (&'a str, &'a dyn Fn(&Task));
+
 #[test]
 fn a_task_that_is_killed_costs_the_requests_in_it() {
     let Some(swarm) = balanced() else { return };
@@ -23,7 +26,7 @@ fn a_task_that_is_killed_costs_the_requests_in_it() {
             .unwrap()
             .unwrap();
     };
-    let ways: [(&str, &dyn Fn(&Task)); 2] = [("docker kill", &by_engine), ("kill -9", &by_signal)];
+    let ways: [Way<'_>; 2] = [("docker kill", &by_engine), ("kill -9", &by_signal)];
     for (way, kill) in ways {
         let tasks = shop.web.running().unwrap();
         let killed = &tasks[0];

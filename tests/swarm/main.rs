@@ -11,7 +11,7 @@
 //! | `agents` | agents on all nodes: they start, stop, die and leave |
 //! | `published` | ports on every node |
 //! | `vip` | addresses inside overlays |
-//! | `host` | ports as nodes and containers themselves use them |
+//! | `host` | ports as processes of the nodes use them |
 //! | `encrypted` | networks that no clear text may leave |
 //! | `names` | DNS |
 //! | `transfer` | large bodies, segment sizes |
