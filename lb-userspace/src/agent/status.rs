@@ -20,7 +20,7 @@ use crate::dns::counters::Source;
 use crate::dns::{DnsCounters, Zone};
 use crate::model::snapshot::Snapshot;
 use crate::provider::ProviderError;
-use crate::provider::docker::{Local, Part, Role};
+use crate::provider::docker::{Drift, Local, Part, Role};
 use crate::stream::StreamStatus;
 
 /// The status of an agent that has just started.
@@ -111,7 +111,7 @@ pub(super) fn synced(status: &mut Status, node: &str, snapshot: &Snapshot, outco
 }
 
 /// This node's part in a Swarm.
-pub(super) fn swarm(role: &Role, local: &Local, stream: &StreamStatus) -> SwarmStatus {
+pub(super) fn swarm(role: &Role, local: &Local, drift: Option<&Drift>, stream: &StreamStatus) -> SwarmStatus {
     let (part, reason) = match &role.part {
         Part::Unknown => ("unknown", None),
         Part::Manager => ("manager", None),
@@ -124,6 +124,7 @@ pub(super) fn swarm(role: &Role, local: &Local, stream: &StreamStatus) -> SwarmS
         node: role.node.clone(),
         containers: local.containers.len() as u64,
         error: local.error.clone(),
+        drift: drift.cloned(),
         stream: stream.clone(),
     }
 }

@@ -18,7 +18,7 @@ use crate::admin::api;
 use crate::config::Config;
 use crate::model::snapshot::Snapshot;
 use crate::net::Netlink;
-use crate::provider::docker::{self, Docker, Local, Options, Reading, Role, Streamed};
+use crate::provider::docker::{self, Docker, Drift, Local, Options, Reading, Role, Streamed};
 use crate::provider::{Change, ProviderState};
 use crate::stream::{
     Client, ClientOptions, Identity, IdentityError, Report, Server, ServerOptions, Source, StreamStatus, Timing, View,
@@ -37,6 +37,8 @@ pub(super) struct Swarm {
     pub(super) local: watch::Receiver<Arc<Local>>,
     /// This node's part.
     pub(super) role: watch::Receiver<Role>,
+    /// How the state differs from what the engine knows.
+    pub(super) drift: watch::Receiver<Option<Drift>>,
     /// How the streams are.
     pub(super) stream: watch::Receiver<StreamStatus>,
     known: bool,
@@ -59,7 +61,13 @@ impl Swarm {
 
     /// This node's part, for people.
     pub(super) fn status(&self) -> api::SwarmStatus {
-        status::swarm(&self.role.borrow(), &self.local.borrow(), &self.stream.borrow())
+        let drift = self.drift.borrow();
+        status::swarm(
+            &self.role.borrow(),
+            &self.local.borrow(),
+            drift.as_ref(),
+            &self.stream.borrow(),
+        )
     }
 
     /// Ends when something has changed.
@@ -67,6 +75,7 @@ impl Swarm {
         let (ended, news) = tokio::select! {
             changed = self.local.changed() => (changed.is_err(), News::Containers),
             changed = self.role.changed() => (changed.is_err(), News::Circumstances),
+            changed = self.drift.changed() => (changed.is_err(), News::Circumstances),
             changed = self.stream.changed() => (changed.is_err(), News::Circumstances),
         };
         if ended {
@@ -105,7 +114,7 @@ pub(super) fn start(config: &Config, stop: &CancellationToken) -> Result<Swarm> 
         state,
         view,
     ));
-    let Docker { role, local, .. } = docker;
+    let Docker { role, local, drift, .. } = docker;
     if let Some(identity) = identity {
         let talk = Talk {
             config: config.clone(),
@@ -122,6 +131,7 @@ pub(super) fn start(config: &Config, stop: &CancellationToken) -> Result<Swarm> 
         state: states,
         local,
         role,
+        drift,
         stream: statuses,
         known: false,
     })

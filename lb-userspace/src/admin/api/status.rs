@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{MapStatus, Traffic, time};
+use crate::provider::docker::Drift;
 use crate::stream::StreamStatus;
 
 /// The node at a glance. The agent fills in everything but `maps` and `traffic`, which are read when asked for.
@@ -118,6 +119,8 @@ pub struct SwarmStatus {
     pub containers: u64,
     /// Why the containers are not the newest state, if they are not.
     pub error: Option<String>,
+    /// How the state in force differs from what this node's engine knows; none until it was compared.
+    pub drift: Option<Drift>,
     /// What agents tell each other.
     pub stream: StreamStatus,
 }

@@ -22,6 +22,7 @@ use crate::model::snapshot::Snapshot;
 
 pub mod api;
 mod backoff;
+pub mod drift;
 pub mod engine;
 mod gossip;
 pub mod local;
@@ -32,6 +33,7 @@ mod run;
 mod services;
 pub mod translate;
 
+pub use drift::Drift;
 pub use gossip::from_gossip;
 pub use local::Local;
 pub use publish::Reading;
@@ -110,6 +112,8 @@ pub struct Docker {
     pub role: watch::Receiver<Role>,
     /// What runs on this node.
     pub local: watch::Receiver<Arc<Local>>,
+    /// How `state` differs from what this node's engine knows; `None` until that is known.
+    pub drift: watch::Receiver<Option<Drift>>,
 }
 
 /// Starts the provider within the current tokio runtime. Each half ends when the receivers of what it finds out are
@@ -128,12 +132,15 @@ pub fn start(options: Options, streamed: watch::Receiver<Streamed>) -> Docker {
         streamed,
         options.timing,
     ));
+    let (drift, drifts) = watch::channel(None);
+    tokio::spawn(drift::watch(Arc::clone(&engine), states.clone(), drift));
     tokio::spawn(local::watch(engine, local, options.timing.resync));
     Docker {
         state: states,
         readings,
         role: roles,
         local: locals,
+        drift: drifts,
     }
 }
 

@@ -173,7 +173,7 @@ async fn worker(
 }
 
 /// All overlay networks of a worker's engine, in full.
-async fn gossip(engine: &Engine) -> Result<Vec<api::node::GossipedNetwork>, EngineError> {
+pub(super) async fn gossip(engine: &Engine) -> Result<Vec<api::node::GossipedNetwork>, EngineError> {
     let networks = engine.networks().await?;
     let overlays = networks.iter().filter(|n| n.driver == "overlay" && n.scope == "swarm");
     let answers = join_all(overlays.map(|network| engine.gossip(&network.id))).await;

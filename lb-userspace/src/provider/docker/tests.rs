@@ -7,6 +7,7 @@ use super::{api, node_names, translate};
 use crate::model::desired::{Desired, Interfaces, Refusal};
 use crate::model::snapshot::{BackendState, EndpointMode, Port, Protocol, Service, Snapshot};
 
+mod drift;
 mod fake;
 mod gossip;
 mod local;

@@ -135,6 +135,22 @@ fn swarm(s: &SwarmStatus) -> Vec<String> {
         };
         lines.push(format!("manager {}: {state}", manager.address));
     }
+    if let Some(drift) = &s.drift {
+        let listed = |lines: &[String]| match lines {
+            [] => "none".into(),
+            [first] => first.clone(),
+            [first, more @ ..] => format!("{first} and {} more", more.len()),
+        };
+        lines.push(if drift.is_none() {
+            "no drift: this node's engine knows the same tasks and VIPs".into()
+        } else {
+            format!(
+                "drift: the engine alone knows {}; the state alone has {}",
+                listed(&drift.missing),
+                listed(&drift.surplus)
+            )
+        });
+    }
     lines.extend([&s.reason, &s.error, &stream.error].into_iter().flatten().cloned());
     lines
 }

@@ -8,7 +8,7 @@ use super::{backends, service};
 use crate::model::desired::Refusal;
 use crate::model::snapshot::{BackendState, EndpointMode, Protocol, Snapshot};
 
-fn networks() -> Vec<GossipedNetwork> {
+pub(super) fn networks() -> Vec<GossipedNetwork> {
     [
         answer!("worker-network-shop"),
         answer!("worker-network-blog"),
