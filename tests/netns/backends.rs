@@ -186,6 +186,7 @@ fn backends_come_and_drain_under_traffic_without_a_failed_request() {
     flow(50);
     for report in traffic.map(Traffic::stop) {
         assert_eq!(report.failures, []);
+        assert_eq!(report.repeated, 0);
         assert!(
             report.slowest < Duration::from_millis(900),
             "one took {:?}: sent twice?",

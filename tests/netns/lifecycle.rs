@@ -48,6 +48,7 @@ fn stop_kill_and_restart_lose_no_request() {
     }
     for report in traffic.map(Traffic::stop) {
         assert_eq!(report.failures, []);
+        assert_eq!(report.repeated, 0);
         // A lost SYN would be sent again after a second, and the request would succeed all the same.
         assert!(
             report.slowest < Duration::from_millis(900),
