@@ -366,6 +366,7 @@ fn only_dead_flows_and_lost_replies_are_collected() {
         let now = clock::now();
         let backend = Backend {
             address: Address::v4([10, 0, 0, 2]),
+            delivery: Address::v4([10, 0, 0, 2]),
             port: 80,
             generation: 1,
             state: abi::BACKEND_READY,

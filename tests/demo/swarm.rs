@@ -1,12 +1,13 @@
 //! `lb-demo --swarm`: what the agents make of a real Docker Swarm, step by step.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use hickory_proto::rr::RecordType;
 use lb_tests::swarm::{Balanced, Network, Service, Swarm, Task};
-use lb_tests::traffic::{Style, Traffic};
+use lb_tests::traffic::{Report, Style, Traffic};
 use lb_tests::{dns, require};
 use toml::toml;
 
@@ -240,7 +241,7 @@ impl Story<'_> {
     }
 
     fn changes(&mut self) -> Result<()> {
-        println!("Requests to all nodes go on without a pause while the Swarm changes.\n");
+        println!("Requests to all nodes, and to the VIP, go on without a pause while the Swarm changes.\n");
         let (swarm, web) = (self.swarm, self.web);
         let mut rows = Vec::new();
         self.during("nothing happens", &mut rows, || Ok(()))?;
@@ -268,28 +269,32 @@ impl Story<'_> {
         Ok(())
     }
 
+    /// Traffic from outside to every node and from a task to the VIP, while `change` happens.
     fn during(&mut self, what: &str, rows: &mut Vec<Vec<String>>, change: impl FnOnce() -> Result<()>) -> Result<()> {
         let outside = self.swarm.client(0).netns();
-        let traffic = Traffic::start(outside, &self.everywhere(), 2, Style::NewConnection);
-        traffic.flow(60);
+        let inside = self.clients[2].open_namespace(self.swarm)?;
+        let traffic = [
+            Traffic::start(outside, &self.everywhere(), 2, Style::NewConnection),
+            Traffic::start_within(&inside, &[self.vip_address()?], 1, Style::NewConnection),
+        ];
+        traffic.iter().for_each(|traffic| traffic.flow(60));
         change().with_context(|| what.to_owned())?;
-        traffic.flow(60);
-        let report = traffic.stop();
-        let requests = report.ok() + report.failed();
+        traffic.iter().for_each(|traffic| traffic.flow(60));
+        let reports = traffic.map(Traffic::stop);
+        let failures: Vec<_> = reports.iter().flat_map(|report| &report.failures).collect();
+        let requests = reports.iter().map(Report::ok).sum::<usize>() + failures.len();
+        let slowest = reports.iter().map(|report| report.slowest).max().unwrap_or_default();
+        let answered: BTreeSet<_> = reports.iter().flat_map(|report| report.answered.keys()).collect();
         self.checks.requests += requests;
-        self.checks.check(report.failures.is_empty(), || {
-            format!(
-                "while {what}: {} failed, the first: {}",
-                report.failed(),
-                report.failures[0].1
-            )
+        self.checks.check(failures.is_empty(), || {
+            format!("while {what}: {} failed, the first: {}", failures.len(), failures[0].1)
         });
         rows.push(vec![
             what.to_owned(),
             requests.to_string(),
-            report.failed().to_string(),
-            format!("{:.1} ms", report.slowest.as_secs_f64() * 1e3),
-            report.answered.len().to_string(),
+            failures.len().to_string(),
+            format!("{:.1} ms", slowest.as_secs_f64() * 1e3),
+            answered.len().to_string(),
         ]);
         Ok(())
     }

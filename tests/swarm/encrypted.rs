@@ -50,13 +50,16 @@ fn nothing_of_an_encrypted_network_goes_through_the_tunnel() {
         .unwrap();
     let tasks = swarm.wait_serving(&web, 1).unwrap();
     let clients = swarm.wait_serving(&asking, 2).unwrap();
-    // The manager's agent says so: it is the one that reads the network's options.
-    let found = refused(&swarm, 0);
-    let reason = found.iter().find(|(object, _)| object.contains(network.name()));
-    let (_, reason) = reason.unwrap_or_else(|| panic!("{} is not refused: {found:?}", network.name()));
-    assert!(reason.contains("encrypted"), "{reason}");
-    let text = swarm.lbctl(0, &["status"]).unwrap();
-    assert!(text.contains(network.name()) && text.contains("encrypted"), "{text}");
+    for index in 0..2 {
+        let name = swarm.node(index).name();
+        let found = refused(&swarm, index);
+        let reason = found.iter().find(|(object, _)| object.contains(network.name()));
+        let (_, reason) = reason.unwrap_or_else(|| panic!("{name}: {} is not refused: {found:?}", network.name()));
+        assert!(reason.contains("encrypted"), "{reason}");
+        assert_eq!(found.len(), 1, "{name} says it more than once: {found:?}");
+        let text = swarm.lbctl(index, &["status"]).unwrap();
+        assert!(text.contains(network.name()) && text.contains("encrypted"), "{text}");
+    }
 
     let capture = Capture::start(swarm.underlay()).unwrap();
     let target = SocketAddr::from((web.vip(network.id()).unwrap(), 80));

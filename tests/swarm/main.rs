@@ -11,6 +11,7 @@
 //! | `agents` | agents on all nodes: they start, stop, die and leave |
 //! | `published` | ports on every node |
 //! | `vip` | addresses inside overlays |
+//! | `host` | ports as processes of the nodes use them |
 //! | `encrypted` | networks that no clear text may leave |
 //! | `names` | DNS |
 //! | `transfer` | large bodies, segment sizes |
@@ -23,6 +24,7 @@ mod cluster;
 mod encrypted;
 mod facts;
 mod failure;
+mod host;
 mod lifecycle;
 mod load;
 mod names;

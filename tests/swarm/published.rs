@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use lb_tests::client::{Connection, ask_udp, get, tally};
+use lb_tests::client::{Answer, Connection, ask_udp, get, tally};
 use lb_tests::swarm::{Service, Swarm};
 use socket2::{Domain, Socket, Type};
 
@@ -204,11 +204,7 @@ fn a_removed_service_is_refused_and_nobody_is_kept_waiting() {
 }
 
 /// Each request is answered or refused, at once; refused from some moment on.
-fn until_refused(
-    client: &lb_tests::netns::Netns,
-    ask: impl Fn() -> io::Result<lb_tests::client::Answer> + Sync,
-    change: Instant,
-) {
+fn until_refused(client: &lb_tests::netns::Netns, ask: impl Fn() -> io::Result<Answer> + Sync, change: Instant) {
     loop {
         let start = Instant::now();
         let result = client.run(&ask);
@@ -249,24 +245,48 @@ fn a_published_port_can_be_changed() {
 }
 
 #[test]
-fn tasks_reach_published_ports_of_other_nodes() {
+fn tasks_reach_published_ports_of_their_own_node_and_of_others() {
     let Some(swarm) = balanced() else { return };
     let options = [&["--replicas", "2", "--publish", "80"][..], &ELSEWHERE].concat();
     let web = swarm.service("web", &options).unwrap();
     let tasks = swarm.wait_serving(&web, 2).unwrap();
     let targets = everywhere(&swarm, &web, "tcp", 80);
     for task in &tasks {
-        for (index, target) in targets
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| Some(*index) != task.node)
-        {
+        for (index, target) in targets.iter().enumerate() {
             let answers = task.within(&swarm, || (0..4).map(|_| get(*target)).collect());
             assert_even(answers.unwrap(), &tasks);
-            // Docker lends it its node's address.
-            let answer = task.within(&swarm, || get(*target)).unwrap().unwrap();
-            let own = swarm.node(task.node.unwrap()).address();
-            assert_eq!(answer.peer.ip(), own, "asked node{}", index + 1);
+            if Some(index) != task.node {
+                // Docker lends it its node's address.
+                let answer = task.within(&swarm, || get(*target)).unwrap().unwrap();
+                let own = swarm.node(task.node.unwrap()).address();
+                assert_eq!(answer.peer.ip(), own, "asked node{}", index + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn processes_of_every_node_reach_published_ports_also_at_localhost() {
+    let Some(swarm) = balanced() else { return };
+    let options = [&["--replicas", "2", "--publish", "80"][..], &ELSEWHERE].concat();
+    let web = swarm.service("web", &options).unwrap();
+    let tasks = swarm.wait_serving(&web, 2).unwrap();
+    let port = web.published("tcp", 80).unwrap();
+    let client = lb_tests::require::binary("lb-task").unwrap();
+    for node in swarm.nodes() {
+        let targets = [
+            &everywhere(&swarm, &web, "tcp", 80)[..],
+            &[([127, 0, 0, 1], port).into()],
+        ]
+        .concat();
+        for target in targets {
+            // A process of the node's, in its control group: this one only looks in.
+            let ask = || {
+                let body = node.output(client.to_str().unwrap(), &["get", &format!("http://{target}/")]);
+                let body = body.map_err(|error| io::Error::other(format!("{}: {error:#}", node.name())))?;
+                Answer::parse(body.as_bytes())
+            };
+            assert_even((0..4).map(|_| ask()).collect(), &tasks);
         }
     }
 }

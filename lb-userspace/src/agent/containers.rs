@@ -18,9 +18,6 @@ use crate::net::{Link, NetError, Netlink};
 use crate::provider::docker::Local;
 use crate::provider::docker::local::{Container, Endpoint};
 
-/// Docker's bridge over which containers in overlays reach the world outside.
-const GATEWAY_BRIDGE: &str = "docker_gwbridge";
-
 /// What was found of the local containers.
 #[derive(Debug, Default)]
 pub(super) struct Found {
@@ -33,6 +30,9 @@ pub(super) struct Found {
     /// What is in the way, in the operator's words.
     pub(super) problems: Vec<String>,
 }
+
+/// Interface indexes of the gateway bridge's ports.
+pub(super) type Ports = BTreeSet<u32>;
 
 /// MAC addresses on other nodes, by network id.
 pub(super) type Carried = BTreeMap<u32, BTreeSet<[u8; 6]>>;
@@ -58,16 +58,9 @@ impl Finder {
         }
     }
 
-    /// Looks at everything that `local` names. `links` are those of the node's own namespace.
-    pub(super) async fn find(&mut self, local: &Local, links: &[Link]) -> Found {
+    /// Looks at everything that `local` names. `ports` are those of the gateway bridge.
+    pub(super) async fn find(&mut self, local: &Local, ports: &Ports) -> Found {
         let mut found = Found::default();
-        for link in gateway_ports(links) {
-            found.workloads.push(WorkloadInterface {
-                namespace: Namespace::NODE,
-                link: link.clone(),
-                network: String::new(),
-            });
-        }
         for network in local.networks.iter().filter(|n| !n.ingress) {
             let Some(number) = network.number else { continue };
             let Ok(namespace) = Namespace::open(&self.directory.join(&network.sandbox)) else {
@@ -91,7 +84,7 @@ impl Finder {
             .retain(|(sandbox, _), _| local.containers.iter().any(|container| container.sandbox == *sandbox));
         for container in &local.containers {
             let gateway = match container.gateway {
-                Some((address, mac)) => match self.port(container, mac, links).await {
+                Some((address, mac)) => match self.port(container, mac, ports).await {
                     Ok(Some(ifindex)) => Some(Reach {
                         ifindex,
                         mac,
@@ -112,15 +105,15 @@ impl Finder {
                 }
             }
         }
-        self.linger(&mut found.reach, links);
+        self.linger(&mut found.reach, ports);
         found
     }
 
     /// The engine stops naming a container before its last answers are out: as long as its interface is there, they are
     /// translated.
-    fn linger(&mut self, reach: &mut desired::Interfaces, links: &[Link]) {
+    fn linger(&mut self, reach: &mut desired::Interfaces, ports: &Ports) {
         for (key, before) in &self.delivered {
-            let there = gateway_ports(links).any(|link| link.ifindex == before.ifindex);
+            let there = ports.contains(&before.ifindex);
             let taken = reach.values().any(|now| now.ifindex == before.ifindex);
             if there && !taken && !reach.contains_key(key) {
                 let leaving = Reach {
@@ -138,9 +131,9 @@ impl Finder {
     }
 
     /// Node's side of the container's interface with this MAC address on the gateway bridge.
-    async fn port(&mut self, container: &Container, mac: [u8; 6], links: &[Link]) -> Result<Option<u32>, NetError> {
+    async fn port(&mut self, container: &Container, mac: [u8; 6], ports: &Ports) -> Result<Option<u32>, NetError> {
         let key = (container.sandbox.clone(), mac);
-        let there = |ifindex: u32| gateway_ports(links).any(|link| link.ifindex == ifindex);
+        let there = |ifindex: u32| ports.contains(&ifindex);
         if let Some(ifindex) = self.ports.get(&key).copied().filter(|ifindex| there(*ifindex)) {
             return Ok(Some(ifindex));
         }
@@ -173,7 +166,7 @@ pub(super) fn hold(snapshot: &Snapshot, node: &str, carried: &Carried) -> Option
             .iter()
             .copied()
             .map(Address::from)
-            .filter(|a| Address::is_v4(a));
+            .filter(Address::is_v4);
         backend.state == BackendState::Ready
             && backend.node != node
             && addresses.map(overlay_mac).any(|mac| !known.contains(&mac))
@@ -191,17 +184,6 @@ pub(super) fn hold(snapshot: &Snapshot, node: &str, carried: &Carried) -> Option
         }
     }
     held
-}
-
-/// Ports of the gateway bridge.
-fn gateway_ports(links: &[Link]) -> impl Iterator<Item = &Link> {
-    let bridge = links
-        .iter()
-        .find(|link| link.name == GATEWAY_BRIDGE)
-        .map(|link| link.ifindex);
-    links
-        .iter()
-        .filter(move |link| bridge.is_some() && link.master == bridge && link.is_veth())
 }
 
 /// How packets get to one endpoint: to its place on the gateway bridge where published ports lead, else as its network
@@ -269,19 +251,11 @@ mod tests {
     fn links() -> Vec<Link> {
         vec![
             link(2, "eth0", "veth", None),
-            link(3, GATEWAY_BRIDGE, "bridge", None),
+            link(3, "docker_gwbridge", "bridge", None),
             link(4, "veth1", "veth", Some(3)),
             link(5, "br-other", "bridge", None),
             link(6, "veth2", "veth", Some(5)),
         ]
-    }
-
-    #[test]
-    fn only_ports_of_the_gateway_bridge_are_ways_out() {
-        let names: Vec<_> = gateway_ports(&links()).map(|link| link.ifindex).collect();
-        assert_eq!(names, [4]);
-        let without: Vec<_> = links().into_iter().filter(|link| link.ifindex != 3).collect();
-        assert_eq!(gateway_ports(&without).count(), 0);
     }
 
     #[test]
@@ -360,19 +334,19 @@ mod tests {
             leaving: false,
         };
         let mut reach = desired::Interfaces::from([(key(5), at(4))]);
-        finder.linger(&mut reach, &links());
+        finder.linger(&mut reach, &Ports::from([4]));
         // The engine does not name it any more.
         let mut reach = desired::Interfaces::new();
-        finder.linger(&mut reach, &links());
+        finder.linger(&mut reach, &Ports::from([4]));
         let leaving = Reach { leaving: true, ..at(4) };
         assert_eq!(reach, desired::Interfaces::from([(key(5), leaving)]));
         // Another container has its interface.
         let mut reach = desired::Interfaces::from([(key(6), at(4))]);
-        finder.linger(&mut reach, &links());
+        finder.linger(&mut reach, &Ports::from([4]));
         assert_eq!(reach.len(), 1);
         // The interface is gone.
         let mut reach = desired::Interfaces::new();
-        finder.linger(&mut reach, &links()[..2]);
+        finder.linger(&mut reach, &Ports::new());
         assert!(reach.is_empty());
     }
 }

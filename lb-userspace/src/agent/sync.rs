@@ -145,15 +145,14 @@ impl Synchronizer {
         odd.extend(unserved);
         let mut held = None;
         if let Some(finder) = &mut self.finder {
-            let found = finder.find(local, &links).await;
+            let ports = interfaces.workloads.iter().filter(|w| w.network.is_empty());
+            let ports = ports.map(|w| w.link.ifindex).collect();
+            let found = finder.find(local, &ports).await;
             // A network that the snapshot does not have yet is attached with it.
-            let there = |name: &str| name.is_empty() || snapshot.networks.iter().any(|n| n.name == name);
-            for workload in found.workloads.into_iter().filter(|w| there(&w.network)) {
-                // Ports of the gateway bridge are known already, unless another bridge is configured.
-                if !interfaces.workloads.contains(&workload) {
-                    interfaces.workloads.push(workload);
-                }
-            }
+            let there = |name: &str| snapshot.networks.iter().any(|n| n.name == name);
+            interfaces
+                .workloads
+                .extend(found.workloads.into_iter().filter(|w| there(&w.network)));
             known.extend(found.reach);
             held = containers::hold(snapshot, node, &found.carried).map(Arc::new);
             odd.extend(found.problems.into_iter().map(|problem| Oddity::new("", problem)));

@@ -189,6 +189,10 @@ impl fmt::Display for ServiceKey {
     }
 }
 
+/// Why an encrypted overlay is none of ours.
+pub const REFUSED_ENCRYPTED: &str =
+    "it is encrypted and the tunnel between nodes is not: never carried there, left to Docker's own overlay";
+
 /// Something of the snapshot that this node does not serve.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Refusal {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use lb_common::abi::{EndpointKey, NETWORK_NODE, TICK_SHIFT, VipKey};
 use lb_common::address::Address;
 
-use super::{Backend, Desired, Family, Interfaces, Node, Refusal, Service, ServiceKey, UnknownNode};
+use super::{Backend, Desired, Family, Interfaces, Node, REFUSED_ENCRYPTED, Refusal, Service, ServiceKey, UnknownNode};
 use crate::model::snapshot::{self, BackendState, EndpointMode, Network, Port, Protocol, Snapshot};
 
 impl Desired {
@@ -39,6 +39,7 @@ impl Desired {
             },
         };
         compiler.nodes(snapshot);
+        compiler.networks(snapshot);
         compiler.services(snapshot);
         compiler.desired.refused.sort();
         compiler.desired.refused.dedup();
@@ -89,6 +90,13 @@ impl Compiler<'_> {
                     .entry((*address).into())
                     .or_insert_with(|| name.clone());
             }
+        }
+    }
+
+    /// Says of every node, also of those that are only told of a network, what the tunnel must never carry.
+    fn networks(&mut self, snapshot: &Snapshot) {
+        for network in snapshot.networks.iter().filter(|n| n.overlay && n.encrypted) {
+            self.refuse(format!("network {}", network.name), REFUSED_ENCRYPTED);
         }
     }
 

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use lb_common::abi::NETWORK_MAX;
 
 use super::{api, services};
-use crate::model::desired::Refusal;
+use crate::model::desired::{REFUSED_ENCRYPTED, Refusal};
 use crate::model::snapshot::{Network, Node, Snapshot};
 
 /// Where the overlay driver keeps the numbers of a network, one for each subnet.
@@ -197,9 +197,7 @@ pub(super) fn overlays<'a>(
         // The key counts whatever its value: clear text by mistake is worse than none.
         let encrypted = network.options.contains_key("encrypted");
         if encrypted {
-            let reason = "it is encrypted and the tunnel between nodes is not: never carried there, \
-                          left to Docker's own overlay";
-            refused.add(object, reason);
+            refused.add(object, REFUSED_ENCRYPTED);
         }
         out.push(Overlay {
             id: &network.id,

@@ -238,11 +238,11 @@ async fn a_node_that_says_nothing_any_more_is_cut_off() {
     let kinds = until_closed(&mut stream).await.unwrap();
     let took = start.elapsed();
     assert!(took > TIMING.silence / 2 && took < 4 * TIMING.silence, "{took:?}");
-    assert_eq!(kinds[..3], [Kind::Hello, Kind::Head, Kind::Snapshot]);
-    assert!(
-        kinds[3..].iter().all(|kind| *kind == Kind::Head) && kinds.len() > 5,
-        "{kinds:?}"
-    );
+    // Signs of life may come before the snapshot is ready to be sent.
+    assert_eq!(kinds[..2], [Kind::Hello, Kind::Head]);
+    let count = |wanted: Kind| kinds.iter().filter(|kind| **kind == wanted).count();
+    assert_eq!(count(Kind::Snapshot), 1, "{kinds:?}");
+    assert!(count(Kind::Head) == kinds.len() - 2 && kinds.len() > 5, "{kinds:?}");
 }
 
 #[tokio::test]
