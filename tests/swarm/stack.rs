@@ -9,6 +9,7 @@ use flate2::{Compression, GzBuilder};
 use lb_tests::client::get;
 use lb_tests::require;
 use lb_tests::swarm::{Node, Swarm, libraries_of, wait_until};
+use lb_tests::traffic::{Style, Traffic};
 use serde_json::Value;
 
 // Shared with xtask, which is a program and not a library.
@@ -16,6 +17,8 @@ use serde_json::Value;
 mod image;
 
 const NAME: &str = concat!("lb-agent:", env!("CARGO_PKG_VERSION"));
+/// The same under another name, as a newer version would have.
+const NEXT: &str = "lb-agent:next";
 const CONFIGURATION: &str = "../deploy/swarm/agent.toml";
 
 fn workspace_file(path: &str) -> PathBuf {
@@ -106,8 +109,42 @@ fn healthy_agent(node: &Node) -> Result<String, String> {
     Ok(id)
 }
 
+/// Another version of the agent, one node after the other, while clients ask: none of them notices.
+fn upgrade(swarm: &Swarm, port: u16, agents: &[String]) {
+    let nodes = swarm.nodes().iter();
+    let targets: Vec<_> = nodes.map(|node| SocketAddr::new(node.address(), port)).collect();
+    let client = swarm.client(0).netns();
+    let traffic = [Style::NewConnection, Style::KeepAlive].map(|style| Traffic::start(client, &targets, 1, style));
+    for node in swarm.nodes() {
+        node.docker(&["tag", NAME, NEXT]).unwrap();
+    }
+    // The stack's own waits are for a cluster of unknown size.
+    let update = "service update --detach --no-resolve-image --update-monitor 1s --update-delay 0s --image";
+    let update: Vec<&str> = update.split_whitespace().chain([NEXT, "lb_agent"]).collect();
+    swarm.manager().docker(&update).unwrap();
+    for (node, before) in swarm.nodes().iter().zip(agents) {
+        wait_until("another agent is healthy", || {
+            Ok(healthy_agent(node).and_then(|id| {
+                let image = node.docker(&["inspect", "--format", "{{.Config.Image}}", &id]);
+                let image = image.map_err(|error| error.to_string())?;
+                if id == *before || image != NEXT {
+                    Err(image)
+                } else {
+                    Ok(())
+                }
+            }))
+        })
+        .unwrap();
+    }
+    traffic.iter().for_each(|traffic| traffic.flow(50));
+    for report in traffic.map(Traffic::stop) {
+        assert_eq!(report.failures, []);
+        assert!(report.ok() > 100, "{report:?}");
+    }
+}
+
 #[test]
-fn the_stack_runs_an_agent_on_every_node_and_published_ports_answer() {
+fn the_stack_is_deployed_upgraded_under_traffic_and_removed() {
     if !require::swarm() {
         return;
     }
@@ -196,6 +233,9 @@ fn the_stack_runs_an_agent_on_every_node_and_published_ports_answer() {
             );
         }
     }
+
+    upgrade(&swarm, port, &agents);
+    answers();
 
     manager.docker(&["stack", "rm", "lb"]).unwrap();
     for node in swarm.nodes() {
