@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lb_userspace::admin::api::*;
 use lb_userspace::model::snapshot::Protocol;
+use lb_userspace::provider::docker::Drift;
 use lb_userspace::stream::{ManagerStatus, Role, Source, StreamStatus};
 
 use super::*;
@@ -71,6 +72,10 @@ fn busy() -> Status {
             role: "worker".into(),
             node: "f7ky63f14ew65xt9b8u19096w".into(),
             containers: 7,
+            drift: Some(Drift {
+                missing: vec!["shop/web 10.0.1.9".into()],
+                surplus: Vec::new(),
+            }),
             stream: StreamStatus {
                 role: Role::Worker,
                 source: Source::Manager {
