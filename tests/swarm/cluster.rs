@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use lb_tests::client::{Answer, ask_udp, get};
+use lb_tests::swarm::wait_until;
 
 use super::shared;
 
@@ -46,7 +47,16 @@ fn tasks_reach_each_other_over_the_overlay_by_name_and_address() {
             let text = client.exec(&swarm, &["resolve", name]).unwrap();
             text.lines().map(|line| line.parse().unwrap()).collect()
         };
-        assert_eq!(resolve(&format!("tasks.{}", web.name())), addresses);
+        // Docker tells nodes of tasks by gossip, which takes a moment.
+        wait_until("every task has its name", || {
+            let known = resolve(&format!("tasks.{}", web.name()));
+            Ok(if known == addresses {
+                Ok(())
+            } else {
+                Err(format!("{known:?}, not {addresses:?}"))
+            })
+        })
+        .unwrap();
         assert_eq!(resolve(web.name()), BTreeSet::from([web.vip(network.id()).unwrap()]));
 
         // Inside the container, by its own resolver ...

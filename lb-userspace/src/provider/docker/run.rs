@@ -27,7 +27,7 @@ pub(super) async fn watch(
     let follower = roles.subscribe();
     tokio::select! {
         () = publisher.closed() => {}
-        () = follow_stream(&publisher, follower, streamed.clone()) => {}
+        () = follow_stream(&publisher, follower, streamed.clone(), &timing) => {}
         () = follow_engine(&engine, &publisher, &roles, &streamed, &timing) => {}
     }
 }
@@ -38,8 +38,14 @@ async fn follow_stream(
     publisher: &Publisher,
     mut roles: watch::Receiver<Role>,
     mut streamed: watch::Receiver<Streamed>,
+    timing: &Timing,
 ) {
     let mut open = true;
+    // What an agent before this one kept on the disk may be older than what it left in the tables: a manager's agent
+    // gets a moment to say something newer.
+    let patience = tokio::time::sleep(timing.grace);
+    tokio::pin!(patience);
+    let mut waited = false;
     loop {
         {
             let role = roles.borrow_and_update().clone();
@@ -47,7 +53,7 @@ async fn follow_stream(
             if role.part != Part::Manager
                 && let Some(snapshot) = now.snapshot
                 // What is not live is the best there is only until the engine was asked.
-                && (now.live || publisher.is_empty())
+                && (now.live || waited && publisher.is_empty())
             {
                 publisher.accept((*snapshot).clone(), Vec::new(), &role.node, "stream");
             }
@@ -55,6 +61,7 @@ async fn follow_stream(
         tokio::select! {
             changed = roles.changed() => if changed.is_err() { return },
             changed = streamed.changed(), if open => open = changed.is_ok(),
+            () = &mut patience, if !waited => waited = true,
         }
     }
 }
