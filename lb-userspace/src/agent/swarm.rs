@@ -165,7 +165,7 @@ async fn merge(
     view: watch::Sender<Option<View>>,
 ) {
     let mut reporting = true;
-    let mut merged: Option<Arc<Snapshot>> = None;
+    let (mut merged, mut told): (Option<Arc<Snapshot>>, _) = (None, BTreeMap::new());
     loop {
         let (newest, reading) = (
             provider.borrow_and_update().clone(),
@@ -173,7 +173,9 @@ async fn merge(
         );
         // A manager reads the same twice a second.
         let same = merged.as_ref().map(Arc::as_ptr) == newest.snapshot.as_ref().map(Arc::as_ptr);
-        let news = !same || reports.has_changed().unwrap_or(false);
+        // Compared rather than asked whether it has changed: waiting for a change takes note of it.
+        let reported = reports.borrow_and_update().clone();
+        let news = !same || reported != told;
         state.send_if_modified(|state| {
             let mut changed = false;
             if let Some(snapshot) = &newest.snapshot
@@ -181,7 +183,7 @@ async fn merge(
             {
                 // Only a manager hears reports; on a worker they are in what the manager says.
                 let whole = match &reading {
-                    Some(_) => with_reports(snapshot, &reports.borrow_and_update()),
+                    Some(_) => with_reports(snapshot, &reported),
                     None => (**snapshot).clone(),
                 };
                 let refused = (*newest.refused).clone();
@@ -193,6 +195,7 @@ async fn merge(
             changed
         });
         merged.clone_from(&newest.snapshot);
+        told = reported;
         let snapshot = state.borrow().snapshot.clone();
         view.send_replace(reading.zip(snapshot).map(|(reading, snapshot)| View {
             snapshot,
@@ -342,4 +345,93 @@ fn replace<T: PartialEq>(now: &mut T, new: T) -> bool {
     let news = *now != new;
     *now = new;
     news
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::model::snapshot::Node;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn snapshot() -> Snapshot {
+        let node = |name: &str, address: &str| Node {
+            name: name.into(),
+            id: Some(format!("id-{name}")),
+            addresses: vec![ip(address)],
+        };
+        Snapshot {
+            nodes: vec![node("n1", "192.0.2.1"), node("n2", "192.0.2.2")],
+            ..Snapshot::default()
+        }
+    }
+
+    fn report(node: &str, addresses: &[&str]) -> BTreeMap<String, Report> {
+        let report = Report {
+            node: node.into(),
+            addresses: addresses.iter().map(|a| ip(a)).collect(),
+            ..Report::default()
+        };
+        BTreeMap::from([(node.to_owned(), report)])
+    }
+
+    #[test]
+    fn a_node_adds_addresses_and_takes_none_from_others() {
+        let merged = with_reports(
+            &snapshot(),
+            &report("id-n2", &["192.0.2.1", "192.0.2.2", "2001:db8::2"]),
+        );
+        assert_eq!(merged.nodes[0].addresses, [ip("192.0.2.1")]);
+        assert_eq!(merged.nodes[1].addresses, [ip("192.0.2.2"), ip("2001:db8::2")]);
+    }
+
+    #[tokio::test]
+    async fn a_report_that_comes_after_the_state_is_merged() {
+        let (provider, providers) = watch::channel(ProviderState::default());
+        let (readings, read) = watch::channel(None);
+        let (reports, reported) = watch::channel(BTreeMap::new());
+        let (state, mut states) = watch::channel(ProviderState::default());
+        let (view, views) = watch::channel(None);
+        tokio::spawn(merge(providers, read, reported, state, view));
+        provider.send_modify(|state| {
+            state.accept(snapshot(), Vec::new(), Some("n1"));
+        });
+        let first = provider.borrow().snapshot.clone().unwrap();
+        let known = |count: usize| {
+            move |state: &ProviderState| {
+                let nodes = state
+                    .snapshot
+                    .as_ref()
+                    .map(|snapshot| snapshot.nodes[1].addresses.len());
+                nodes == Some(count)
+            }
+        };
+        let patience = Duration::from_secs(5);
+        tokio::time::timeout(patience, states.wait_for(known(1)))
+            .await
+            .unwrap()
+            .unwrap();
+        readings.send_replace(Some(Reading {
+            snapshot: first,
+            index: 1,
+            read: Instant::now(),
+        }));
+        for count in [2, 3] {
+            // Some time after everything else has come to rest.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            reports.send_replace(report("id-n2", &["2001:db8::2", "2001:db8::3"][..count - 1]));
+            tokio::time::timeout(patience, states.wait_for(known(count)))
+                .await
+                .unwrap()
+                .unwrap();
+            assert_eq!(
+                views.borrow().as_ref().unwrap().snapshot,
+                states.borrow().snapshot.clone().unwrap()
+            );
+        }
+    }
 }
