@@ -3,7 +3,7 @@
 //! Every agent serves the stream and follows all managers, whatever its node's part is at the moment: a worker has nothing
 //! to serve, and a manager does not use what others say about the Swarm; so a promotion changes nothing here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,6 @@ pub(super) struct Swarm {
     pub(super) drift: watch::Receiver<Option<Drift>>,
     /// How the streams are.
     pub(super) stream: watch::Receiver<StreamStatus>,
-    known: bool,
 }
 
 /// What has changed.
@@ -56,7 +55,7 @@ pub(super) enum News {
 impl Swarm {
     /// Whether the containers of this node are known.
     pub(super) fn knows_containers(&self) -> bool {
-        self.known
+        self.local.borrow().known
     }
 
     /// This node's part, for people.
@@ -82,8 +81,6 @@ impl Swarm {
             // The parts end when the agent does.
             std::future::pending::<()>().await;
         }
-        // An engine that does not answer has not said that there are none.
-        self.known |= news == News::Containers && self.local.borrow().error.is_none();
         news
     }
 }
@@ -133,7 +130,6 @@ pub(super) fn start(config: &Config, stop: &CancellationToken) -> Result<Swarm> 
         role,
         drift,
         stream: statuses,
-        known: false,
     })
 }
 
@@ -141,14 +137,13 @@ pub(super) fn start(config: &Config, stop: &CancellationToken) -> Result<Swarm> 
 /// another node's stays that node's.
 fn with_reports(snapshot: &Snapshot, reports: &BTreeMap<String, Report>) -> Snapshot {
     let mut merged = snapshot.clone();
-    let mut taken: Vec<IpAddr> = merged.nodes.iter().flat_map(|node| node.addresses.clone()).collect();
+    let mut taken: BTreeSet<IpAddr> = merged.nodes.iter().flat_map(|node| node.addresses.clone()).collect();
     for node in &mut merged.nodes {
         let Some(report) = node.id.as_ref().and_then(|id| reports.get(id)) else {
             continue;
         };
         for address in &report.addresses {
-            if !taken.contains(address) {
-                taken.push(*address);
+            if taken.insert(*address) {
                 node.addresses.push(*address);
             }
         }

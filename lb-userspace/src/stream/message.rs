@@ -1,7 +1,6 @@
 //! What agents tell each other. JSON: fields that a reader does not know are passed over, those that it misses have a
 //! default, so agents of neighbouring versions understand each other.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ pub const PROTOCOL: u32 = 1;
 
 /// Longest greeting, head or keepalive, bytes.
 pub(super) const SMALL_MAX: usize = 4 << 10;
-/// Longest report, bytes: room for some thousand tasks on one node.
+/// Longest report, bytes: room for thousands of addresses.
 pub const REPORT_MAX: usize = 256 << 10;
 /// Longest snapshot, bytes. A cluster at the limits of the tables describes itself in less.
 pub const SNAPSHOT_MAX: usize = 64 << 20;
@@ -92,12 +91,6 @@ pub struct Report {
     /// Every address on which the node answers.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
-    /// Addresses that carry the tunnel: at most one of each family. Empty: the first of `addresses`.
-    #[serde(default)]
-    pub tunnel: Vec<IpAddr>,
-    /// Addresses that the node's tasks have outside of the cluster's networks (gateway bridge), by task ID.
-    #[serde(default)]
-    pub tasks: BTreeMap<String, Vec<IpAddr>>,
 }
 
 /// Reads a message.

@@ -70,8 +70,6 @@ pub(crate) fn report(name: &str) -> Report {
     Report {
         name: name.into(),
         addresses: vec!["10.0.0.9".parse().unwrap(), "fd00::9".parse().unwrap()],
-        tunnel: vec!["10.0.0.9".parse().unwrap()],
-        tasks: [("task1".into(), vec!["172.18.0.3".parse().unwrap()])].into(),
         ..Report::default()
     }
 }

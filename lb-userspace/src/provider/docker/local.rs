@@ -41,6 +41,8 @@ pub struct Local {
     /// Overlay networks that the engine knows, by id. On a manager these are all of the Swarm, also those that have
     /// no endpoint on this node, and so no namespace.
     pub networks: Vec<LocalNetwork>,
+    /// Whether the engine has answered at all; before, that nothing is named means nothing.
+    pub known: bool,
     /// Why this is not the newest state, if it is not; the last one stays.
     pub error: Option<String>,
 }
@@ -90,17 +92,6 @@ pub struct LocalNetwork {
     pub encrypted: bool,
     /// Name of its namespace's file in `netns` below the engine's exec root, if it has one on this node.
     pub sandbox: String,
-}
-
-impl Local {
-    /// The container that has an address in a network, by the network's number.
-    pub fn container_at(&self, network: u32, address: IpAddr) -> Option<&Container> {
-        let network = self.networks.iter().find(|n| n.number == Some(network))?;
-        let at = |endpoint: &Endpoint| endpoint.network == network.id && endpoint.address == address;
-        self.containers
-            .iter()
-            .find(|container| container.endpoints.iter().any(at))
-    }
 }
 
 /// Watches until nobody wants to know any more.
@@ -239,6 +230,7 @@ fn assemble(
     Local {
         containers: out,
         networks,
+        known: true,
         error: None,
     }
 }

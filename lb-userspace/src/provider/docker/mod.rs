@@ -7,8 +7,8 @@
 //! [`api`] reads the answers, [`translate`] and [`from_gossip`] put them in the project's own words, without any I/O.
 //!
 //! What the lists do not hold, and so the snapshot does not either: the data-path address of a node (with
-//! `--data-path-addr` it differs from the address that `GET /nodes` shows), the addresses of tasks on the gateway
-//! bridge, and plain containers on attachable networks. The agents report those about their own node.
+//! `--data-path-addr` it differs from the address that `GET /nodes` shows), its further addresses, which its agent
+//! reports, and what matters on the node itself alone: addresses on the gateway bridge, plain containers ([`Local`]).
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -71,9 +71,6 @@ async fn containers_have_namespaces_endpoints_and_gateways() {
     );
     let ingress = local.networks.iter().find(|network| network.ingress).unwrap();
     assert_eq!((ingress.number, ingress.sandbox.as_str()), (Some(4096), "1-6997tq6jx0"));
-    let address = "10.0.1.17".parse().unwrap();
-    assert_eq!(local.container_at(4097, address), Some(web));
-    assert_eq!(local.container_at(4096, address), None);
 }
 
 #[tokio::test]
@@ -89,6 +86,17 @@ async fn a_manager_tells_which_networks_are_encrypted() {
         .map(|n| n.name.as_str())
         .collect();
     assert_eq!(encrypted, ["vault"]);
+}
+
+#[tokio::test]
+async fn that_there_is_nothing_is_known_only_when_the_engine_has_said_so() {
+    let fake = Fake::worker();
+    fake.set("/networks", b"[]");
+    fake.set("/containers/json", b"[]");
+    let mut docker = started(&fake, Duration::from_secs(60));
+    assert!(!docker.local.borrow().known);
+    let local = until(&mut docker, |local| local.known).await;
+    assert!(local.containers.is_empty() && local.networks.is_empty());
 }
 
 #[tokio::test]
