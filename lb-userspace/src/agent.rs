@@ -3,6 +3,7 @@
 //! One loop does all writing. What it depends on (snapshot, interfaces, neighbours) is looked up each time, so a
 //! missed event costs time and never correctness. When it ends, maps, programs and links stay.
 
+mod carried;
 mod containers;
 mod lead;
 mod loopback;

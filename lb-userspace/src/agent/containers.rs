@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use lb_common::address::Address;
 
+use super::carried::Carried;
 use crate::datapath::attach::WorkloadInterface;
-use crate::model::desired::{self, Reach, overlay_mac};
-use crate::model::snapshot::{Backend, BackendState, Network, Snapshot};
+use crate::model::desired::{self, Reach};
 use crate::net::netns::Namespace;
 use crate::net::{Link, NetError, Netlink};
 use crate::provider::docker::Local;
@@ -33,9 +33,6 @@ pub(super) struct Found {
 
 /// Interface indexes of the gateway bridge's ports.
 pub(super) type Ports = BTreeSet<u32>;
-
-/// MAC addresses on other nodes, by network id.
-pub(super) type Carried = BTreeMap<u32, BTreeSet<[u8; 6]>>;
 
 /// Finds them, and remembers what does not change.
 #[derive(Debug)]
@@ -154,38 +151,6 @@ async fn look(namespace: &Namespace) -> Result<(Vec<Link>, BTreeSet<[u8; 6]>), N
     Ok((netlink.links().await?, netlink.tunnelled().await?))
 }
 
-/// The snapshot without the ready backends on other nodes to which their overlay does not know the way yet, where a service
-/// has another one. `None`: it knows them all. Docker spreads the way by gossip, which may be later than the state.
-pub(super) fn hold(snapshot: &Snapshot, node: &str, carried: &Carried) -> Option<Snapshot> {
-    let unknown = |network: &Network, backend: &Backend| {
-        let Some(known) = carried.get(&network.id).filter(|_| network.overlay) else {
-            return false;
-        };
-        let addresses = backend
-            .addresses
-            .iter()
-            .copied()
-            .map(Address::from)
-            .filter(Address::is_v4);
-        backend.state == BackendState::Ready
-            && backend.node != node
-            && addresses.map(overlay_mac).any(|mac| !known.contains(&mac))
-    };
-    let mut held = None;
-    for (index, service) in snapshot.services.iter().enumerate() {
-        let Some(network) = snapshot.networks.iter().find(|network| network.name == service.network) else {
-            continue;
-        };
-        let ready = |b: &&Backend| b.state == BackendState::Ready;
-        let late = service.backends.iter().filter(|b| unknown(network, b)).count();
-        if late > 0 && service.backends.iter().filter(ready).count() > late {
-            let held: &mut Snapshot = held.get_or_insert_with(|| snapshot.clone());
-            held.services[index].backends.retain(|b| !unknown(network, b));
-        }
-    }
-    held
-}
-
 /// How packets get to one endpoint: to its place on the gateway bridge where published ports lead, else as its network
 /// carries them. `None`: they do not, yet.
 fn reach(local: &Local, endpoint: &Endpoint, gateway: Option<Reach>) -> Option<((u32, Address), Reach)> {
@@ -231,7 +196,6 @@ fn is_link_local(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::snapshot::{EndpointMode, Service};
 
     fn link(ifindex: u32, name: &str, kind: &str, master: Option<u32>) -> Link {
         Link {
@@ -268,59 +232,6 @@ mod tests {
             (4, ip("192.0.2.9")),
         ];
         assert_eq!(node_addresses(&links(), &addresses), [ip("192.0.2.1")]);
-    }
-
-    #[test]
-    fn new_backends_wait_until_their_overlay_knows_the_way() {
-        let backend = |host: u8, node: &str| Backend {
-            name: format!("web.{host}"),
-            aliases: Vec::new(),
-            node: node.into(),
-            addresses: vec![IpAddr::from([10, 0, 1, host])],
-            port: None,
-            state: BackendState::Ready,
-            weight: 1,
-        };
-        let network = Network {
-            name: "shop".into(),
-            id: 4097,
-            subnets: Vec::new(),
-            encrypted: false,
-            overlay: true,
-            ingress: false,
-        };
-        let service = Service {
-            name: "web".into(),
-            network: "shop".into(),
-            mode: EndpointMode::Vip,
-            vips: Vec::new(),
-            aliases: Vec::new(),
-            ports: Vec::new(),
-            any_port: true,
-            tcp_timeout: None,
-            udp_timeout: None,
-            backends: vec![backend(5, "n1"), backend(6, "n2"), backend(7, "n3")],
-        };
-        let snapshot = Snapshot {
-            networks: vec![network],
-            services: vec![service],
-            ..Snapshot::default()
-        };
-        let names = |held: &Snapshot| {
-            held.services[0]
-                .backends
-                .iter()
-                .map(|b| b.name.clone())
-                .collect::<Vec<_>>()
-        };
-        let mac = |host| [0x02, 0x42, 10, 0, 1, host];
-        let knows = |macs: &[[u8; 6]]| Carried::from([(4097, macs.iter().copied().collect())]);
-        assert_eq!(hold(&snapshot, "n1", &Carried::new()), None, "the network is not here");
-        assert_eq!(hold(&snapshot, "n1", &knows(&[mac(6), mac(7)])), None);
-        let held = hold(&snapshot, "n1", &knows(&[mac(6)])).unwrap();
-        assert_eq!(names(&held), ["web.5", "web.6"]);
-        assert_eq!(names(&hold(&snapshot, "n1", &knows(&[])).unwrap()), ["web.5"]);
-        assert_eq!(hold(&snapshot, "n4", &knows(&[])), None, "better a late one than none");
     }
 
     #[test]

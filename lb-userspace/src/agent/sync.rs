@@ -12,7 +12,8 @@ use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use lb_common::abi::{InterfaceKey, Interfaces as InterfaceTable, Settings, SettingsTable};
 
-use super::containers::{self, Finder};
+use super::carried;
+use super::containers::Finder;
 use super::loopback;
 use super::surroundings::{self, Oddity};
 use crate::config::Config;
@@ -154,7 +155,7 @@ impl Synchronizer {
                 .workloads
                 .extend(found.workloads.into_iter().filter(|w| there(&w.network)));
             known.extend(found.reach);
-            held = containers::hold(snapshot, node, &found.carried).map(Arc::new);
+            held = carried::hold(snapshot, node, &found.carried).map(Arc::new);
             odd.extend(found.problems.into_iter().map(|problem| Oddity::new("", problem)));
         }
         self.waiting = held.is_some();

@@ -1,0 +1,105 @@
+//! To which backends on other nodes the overlays of this node know the way. Docker spreads that by gossip, which may come later
+//! than the cluster state.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::address::Address;
+
+use crate::model::desired::overlay_mac;
+use crate::model::snapshot::{Backend, BackendState, Network, Snapshot};
+
+/// MAC addresses on other nodes, by network id.
+pub(super) type Carried = BTreeMap<u32, BTreeSet<[u8; 6]>>;
+
+/// The snapshot without the ready backends on other nodes to which their overlay does not know the way yet, where a service
+/// has another one. `None`: it knows them all.
+pub(super) fn hold(snapshot: &Snapshot, node: &str, carried: &Carried) -> Option<Snapshot> {
+    let unknown = |network: &Network, backend: &Backend| {
+        let Some(known) = carried.get(&network.id).filter(|_| network.overlay) else {
+            return false;
+        };
+        let addresses = backend
+            .addresses
+            .iter()
+            .copied()
+            .map(Address::from)
+            .filter(Address::is_v4);
+        backend.state == BackendState::Ready
+            && backend.node != node
+            && addresses.map(overlay_mac).any(|mac| !known.contains(&mac))
+    };
+    let mut held = None;
+    for (index, service) in snapshot.services.iter().enumerate() {
+        let Some(network) = snapshot.networks.iter().find(|network| network.name == service.network) else {
+            continue;
+        };
+        let ready = |b: &&Backend| b.state == BackendState::Ready;
+        let late = service.backends.iter().filter(|b| unknown(network, b)).count();
+        if late > 0 && service.backends.iter().filter(ready).count() > late {
+            let held: &mut Snapshot = held.get_or_insert_with(|| snapshot.clone());
+            held.services[index].backends.retain(|b| !unknown(network, b));
+        }
+    }
+    held
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::model::snapshot::{EndpointMode, Service};
+
+    #[test]
+    fn new_backends_wait_until_their_overlay_knows_the_way() {
+        let backend = |host: u8, node: &str| Backend {
+            name: format!("web.{host}"),
+            aliases: Vec::new(),
+            node: node.into(),
+            addresses: vec![IpAddr::from([10, 0, 1, host])],
+            port: None,
+            state: BackendState::Ready,
+            weight: 1,
+        };
+        let network = Network {
+            name: "shop".into(),
+            id: 4097,
+            subnets: Vec::new(),
+            encrypted: false,
+            overlay: true,
+            ingress: false,
+        };
+        let service = Service {
+            name: "web".into(),
+            network: "shop".into(),
+            mode: EndpointMode::Vip,
+            vips: Vec::new(),
+            aliases: Vec::new(),
+            ports: Vec::new(),
+            any_port: true,
+            tcp_timeout: None,
+            udp_timeout: None,
+            backends: vec![backend(5, "n1"), backend(6, "n2"), backend(7, "n3")],
+        };
+        let snapshot = Snapshot {
+            networks: vec![network],
+            services: vec![service],
+            ..Snapshot::default()
+        };
+        let names = |held: &Snapshot| {
+            held.services[0]
+                .backends
+                .iter()
+                .map(|b| b.name.clone())
+                .collect::<Vec<_>>()
+        };
+        let mac = |host| [0x02, 0x42, 10, 0, 1, host];
+        let knows = |macs: &[[u8; 6]]| Carried::from([(4097, macs.iter().copied().collect())]);
+        assert_eq!(hold(&snapshot, "n1", &Carried::new()), None, "the network is not here");
+        assert_eq!(hold(&snapshot, "n1", &knows(&[mac(6), mac(7)])), None);
+        let held = hold(&snapshot, "n1", &knows(&[mac(6)])).unwrap();
+        assert_eq!(names(&held), ["web.5", "web.6"]);
+        assert_eq!(names(&hold(&snapshot, "n1", &knows(&[])).unwrap()), ["web.5"]);
+        assert_eq!(hold(&snapshot, "n4", &knows(&[])), None, "better a late one than none");
+    }
+}
