@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::address::Address;
 
+use super::lead::without;
 use crate::model::desired::overlay_mac;
-use crate::model::snapshot::{Backend, BackendState, Network, Snapshot};
+use crate::model::snapshot::Snapshot;
 
 /// MAC addresses on other nodes, by network id.
 pub(super) type Carried = BTreeMap<u32, BTreeSet<[u8; 6]>>;
@@ -14,33 +15,16 @@ pub(super) type Carried = BTreeMap<u32, BTreeSet<[u8; 6]>>;
 /// The snapshot without the ready backends on other nodes to which their overlay does not know the way yet, where a service
 /// has another one. `None`: it knows them all.
 pub(super) fn hold(snapshot: &Snapshot, node: &str, carried: &Carried) -> Option<Snapshot> {
-    let unknown = |network: &Network, backend: &Backend| {
-        let Some(known) = carried.get(&network.id).filter(|_| network.overlay) else {
+    without(snapshot, node, |service, backend| {
+        let network = snapshot.networks.iter().find(|network| network.name == service.network);
+        let Some(known) = network.filter(|n| n.overlay).and_then(|n| carried.get(&n.id)) else {
             return false;
         };
-        let addresses = backend
-            .addresses
-            .iter()
-            .copied()
-            .map(Address::from)
-            .filter(Address::is_v4);
-        backend.state == BackendState::Ready
-            && backend.node != node
-            && addresses.map(overlay_mac).any(|mac| !known.contains(&mac))
-    };
-    let mut held = None;
-    for (index, service) in snapshot.services.iter().enumerate() {
-        let Some(network) = snapshot.networks.iter().find(|network| network.name == service.network) else {
-            continue;
-        };
-        let ready = |b: &&Backend| b.state == BackendState::Ready;
-        let late = service.backends.iter().filter(|b| unknown(network, b)).count();
-        if late > 0 && service.backends.iter().filter(ready).count() > late {
-            let held: &mut Snapshot = held.get_or_insert_with(|| snapshot.clone());
-            held.services[index].backends.retain(|b| !unknown(network, b));
-        }
-    }
-    held
+        let addresses = backend.addresses.iter().copied().map(Address::from);
+        addresses
+            .filter(Address::is_v4)
+            .any(|address| !known.contains(&overlay_mac(address)))
+    })
 }
 
 #[cfg(test)]
@@ -48,7 +32,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::model::snapshot::{EndpointMode, Service};
+    use crate::model::snapshot::{Backend, BackendState, EndpointMode, Network, Service};
 
     #[test]
     fn new_backends_wait_until_their_overlay_knows_the_way() {

@@ -54,25 +54,28 @@ impl Lead {
     }
 }
 
-/// `now` without the ready backends on other nodes that `before` does not have, where a service has another ready one.
-/// `None`: there are none.
+/// `now` without the backends that `before` does not have. `None`: there are none.
 fn hold(before: &Snapshot, now: &Snapshot, node: &str) -> Option<Snapshot> {
-    let mut held = now.clone();
-    let mut any = false;
-    for service in &mut held.services {
-        let Some(known) = before.services.iter().find(|s| same(s, service)) else {
-            continue;
-        };
-        let ready = |b: &Backend| b.state == BackendState::Ready;
-        let new =
-            |b: &Backend| ready(b) && b.node != node && !known.backends.iter().any(|k| k.addresses == b.addresses);
-        if service.backends.iter().any(|b| ready(b) && !new(b)) {
-            let count = service.backends.len();
-            service.backends.retain(|b| !new(b));
-            any |= service.backends.len() != count;
+    without(now, node, |service, backend| {
+        let known = before.services.iter().find(|known| same(known, service));
+        known.is_some_and(|known| !known.backends.iter().any(|k| k.addresses == backend.addresses))
+    })
+}
+
+/// The snapshot without the ready backends on other nodes that are `late`, where a service has another ready one. `None`:
+/// there are none.
+pub(super) fn without(snapshot: &Snapshot, node: &str, late: impl Fn(&Service, &Backend) -> bool) -> Option<Snapshot> {
+    let ready = |b: &Backend| b.state == BackendState::Ready;
+    let mut held = None;
+    for (index, service) in snapshot.services.iter().enumerate() {
+        let late = |b: &Backend| ready(b) && b.node != node && late(service, b);
+        let any = service.backends.iter().any(late);
+        if any && service.backends.iter().any(|b| ready(b) && !late(b)) {
+            let held: &mut Snapshot = held.get_or_insert_with(|| snapshot.clone());
+            held.services[index].backends.retain(|b| !late(b));
         }
     }
-    any.then_some(held)
+    held
 }
 
 fn same(a: &Service, b: &Service) -> bool {
