@@ -309,7 +309,6 @@ impl Talk {
                             node: node.to_owned(),
                             name: role.name.clone(),
                             addresses,
-                            ..Report::default()
                         };
                         report.send_if_modified(|report| replace(report, new));
                     }
