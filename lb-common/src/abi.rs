@@ -325,6 +325,9 @@ pub const FLOW_FLAG_FIN_BACKEND: u8 = 2;
 pub const FLOW_FLAG_HAIRPIN: u8 = 4;
 /// The client is a process of this node itself: replies may be delivered to the node's own stack.
 pub const FLOW_FLAG_HOST: u8 = 8;
+/// A backend has refused the connection, and the client was made to ask again: closed, the flow waits for that; new, another
+/// backend is asked, whose refusal the client gets to see.
+pub const FLOW_FLAG_REFUSED: u8 = 16;
 
 /// What the programs need to know; one element. Ticks are 2^20 ns (1.048576 ms).
 #[repr(C)]

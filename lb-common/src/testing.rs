@@ -26,6 +26,7 @@ mod malformed;
 mod overlay;
 mod passed;
 mod published;
+mod refusal;
 mod reply;
 mod too_big;
 mod tunnel;
@@ -38,7 +39,7 @@ use fixture::Fixture;
 
 /// Every fixture.
 pub fn fixtures() -> Vec<Fixture> {
-    let topics: [fn() -> Vec<Fixture>; 14] = [
+    let topics: [fn() -> Vec<Fixture>; 15] = [
         answer::fixtures,
         drain::fixtures,
         gateway::fixtures,
@@ -48,6 +49,7 @@ pub fn fixtures() -> Vec<Fixture> {
         overlay::fixtures,
         passed::fixtures,
         published::fixtures,
+        refusal::fixtures,
         reply::fixtures,
         too_big::fixtures,
         tunnel::fixtures,

@@ -62,6 +62,7 @@ reasons! {
     ReplyFromTunnel = 6 Forward "reply_from_tunnel" "Reply that came through the tunnel, sent to the client.";
     ReplyVip = 7 Forward "reply_vip" "Reply inside a network, translated back to the VIP.";
     Hairpin = 8 Forward "hairpin" "A backend spoke to its own service and was chosen itself.";
+    ReplyRetry = 9 Forward "reply_retry" "A backend refused a connection that another one may take: the client is made to ask again.";
 
     AnswerArp = 12 Answer "answer_arp" "ARP or neighbour solicitation for a VIP.";
     AnswerEcho = 13 Answer "answer_echo" "Echo request to a VIP.";

@@ -109,6 +109,30 @@ fn connections_of_a_removed_backend_are_reset_at_once() {
 }
 
 #[test]
+fn a_connection_that_one_backend_refuses_is_taken_by_another_at_once() {
+    const TRIES: usize = 8;
+    let Some(cluster) = shared() else { return };
+    for family in Family::BOTH {
+        let web = cluster.deploy(Spec::tcp().published().on(&[0, 1])).unwrap();
+        let names = web.backends();
+        web.stop(&names[0]);
+        for (netns, target) in ways(&cluster, &web, family) {
+            let start = Instant::now();
+            let counts = netns.run(|| tally((0..TRIES).map(|_| get(target))));
+            assert_eq!(counts.into_iter().collect::<Vec<_>>(), [(names[1].clone(), TRIES)]);
+            // Every second one was refused first; a SYN that is merely lost is sent again after a second.
+            let took = start.elapsed();
+            assert!(took < Duration::from_secs(TRIES as u64 / 2), "{target}: {took:?}");
+        }
+        web.stop(&names[1]);
+        for (netns, target) in ways(&cluster, &web, family) {
+            let refused = netns.run(|| get(target)).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{target}");
+        }
+    }
+}
+
+#[test]
 fn udp_moves_at_once() {
     let Some(cluster) = shared() else { return };
     for family in Family::BOTH {

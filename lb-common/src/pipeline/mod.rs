@@ -11,10 +11,11 @@ mod deliver;
 pub mod host;
 mod masquerade;
 pub mod node;
+mod refusal;
 mod tunnel;
 pub mod workload;
 
-use crate::abi::{EndpointKey, NETWORK_NODE, NODE_LOCAL};
+use crate::abi::{EndpointKey, FLOW_FLAG_REFUSED, NETWORK_NODE, NODE_LOCAL};
 use crate::address::Address;
 use crate::answer::refuse;
 use crate::flow::{self, Chosen, Known, Opening};
@@ -55,17 +56,22 @@ enum Found {
 
 /// Looks for the packet's flow, then for its frontend.
 #[inline(always)]
-fn find<T: Tables>(tables: &T, env: &Env, h: &Headers, frontend: &EndpointKey) -> Found {
+fn find<T: Tables>(tables: &T, env: &Env, work: &mut Work, frontend: &EndpointKey) -> Found {
+    let h = &work.headers;
     if let Some(entry) = tables.flow(&h.tuple) {
         let flow = entry.load();
         if !track::expired(&flow, env.now) {
             return match flow::continues(tables, env, &entry, &flow, h) {
                 Known::Keep(chosen) => Found::Flow(chosen),
-                Known::Select(service) => Found::Service(service),
+                Known::Select(service) => {
+                    work.opening.avoid = flow::refused_by(&flow);
+                    Found::Service(service)
+                }
                 Known::Refuse(reason) => Found::Refused(reason),
             };
         }
     }
+    work.opening.avoid = 0;
     match tables.frontend(frontend) {
         Some(frontend) => Found::Service(frontend.service),
         None => Found::Nothing,
@@ -110,8 +116,8 @@ fn find_published<T: Tables>(tables: &T, env: &Env, work: &mut Work) -> Found {
             _ => Found::Nothing,
         };
     }
-    match find(tables, env, h, &key) {
-        Found::Service(_) if !is_local(tables, &h.tuple.destination) => Found::Nothing,
+    match find(tables, env, work, &key) {
+        Found::Service(_) if !is_local(tables, &work.headers.tuple.destination) => Found::Nothing,
         found => found,
     }
 }
@@ -140,7 +146,8 @@ fn proceed<P: Packet, T: Tables, const MASKED: bool>(
         Found::Service(service) => {
             work.opening.service = service;
             work.opening.origin = 0;
-            work.opening.flags = flow_flags;
+            let again = if work.opening.avoid != 0 { FLOW_FLAG_REFUSED } else { 0 };
+            work.opening.flags = flow_flags | again;
             if let Some(reason) = flow::open(tables, env, &mut work.headers, &mut work.opening) {
                 if MASKED {
                     masquerade::forget(work);

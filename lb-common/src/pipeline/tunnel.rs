@@ -1,7 +1,7 @@
 //! Packets between nodes: into the tunnel, and out of it.
 
 use super::deliver::{self, by_route, tunnel_address, xdp_can_follow};
-use super::{Work, is_local, masquerade, published_key};
+use super::{Work, is_local, masquerade, published_key, refusal};
 use crate::abi::{BACKEND_GONE, BACKEND_LOCAL, Backend, EndpointKey, NETWORK_NODE, NODE_LOCAL, Reply, TCP};
 use crate::address::Address;
 use crate::answer::too_big;
@@ -333,7 +333,12 @@ fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut
             return Verdict::pass(reason);
         }
     }
-    track::observe(tables, env, &entry, &flow, inner, Side::Backend);
+    let mut reason = Reason::ReplyFromTunnel;
+    if refusal::may_be(inner) && refusal::retries(packet, tables, env, inner, &entry) {
+        reason = Reason::ReplyRetry;
+    } else {
+        track::observe(tables, env, &entry, &flow, inner, Side::Backend);
+    }
     tables.count_service(flow.service, 0, inner.ip_length, true);
     if unwrap(packet, inner)
         .and_then(|()| rewrite::decrement_ttl(packet, inner))
@@ -342,7 +347,7 @@ fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut
         return Verdict::drop(Reason::DropRewrite);
     }
     if P::HOOK == Hook::Xdp {
-        return by_route(packet, env, &route, Reason::ReplyFromTunnel);
+        return by_route(packet, env, &route, reason);
     }
-    deliver::to_client(packet, tables, env, work, flow.flags, Reason::ReplyFromTunnel)
+    deliver::to_client(packet, tables, env, work, flow.flags, reason)
 }

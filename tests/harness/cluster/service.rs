@@ -113,7 +113,8 @@ pub struct Deployed<'a> {
 struct Task {
     name: String,
     workload: String,
-    _server: Server,
+    /// None once it was stopped.
+    server: Option<Server>,
 }
 
 impl Cluster {
@@ -268,6 +269,16 @@ impl Deployed<'_> {
         })
     }
 
+    /// Ends a backend's server and says nothing of it to the cluster: connections to it are refused by its kernel.
+    ///
+    /// # Panics
+    /// If there is no such backend.
+    pub fn stop(&self, backend: &str) {
+        let mut servers = self.servers();
+        let task = servers.iter_mut().find(|task| task.name == backend);
+        drop(task.unwrap_or_else(|| panic!("no backend {backend}")).server.take());
+    }
+
     /// Removes a backend from the cluster file, and waits until every node knows it. Its server goes on.
     ///
     /// # Errors
@@ -311,7 +322,7 @@ impl Deployed<'_> {
         servers.push(Task {
             name: name.clone(),
             workload: workload.name().to_owned(),
-            _server: server,
+            server: Some(server),
         });
         Ok(Backend {
             name,
