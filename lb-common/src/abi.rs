@@ -9,7 +9,7 @@ use core::mem::size_of;
 use crate::address::Address;
 
 /// Version of everything in this file. Pins live under `<bpffs>/v<SCHEMA_VERSION>/`.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// Network 0: the node's own, the outside world, where published ports live.
 pub const NETWORK_NODE: u32 = 0;
@@ -422,6 +422,8 @@ pub mod capacity {
     pub const FLOWS: u32 = 1_048_576;
     /// `counters`.
     pub const COUNTERS: u32 = 64;
+    /// `jumps`.
+    pub const JUMPS: u32 = 16;
 }
 
 /// A map as the agent and `lbctl` see it.
@@ -485,12 +487,29 @@ tables! {
     Replies6 = "replies6" false FlowKey6 => Reply;
 }
 
-/// Array of programs: where [`program::ENTER_FROM`] and [`program::ENTER_TO`] go on.
+/// Array of programs: where others go on.
 pub const JUMPS: &str = "jumps";
 /// Index in [`JUMPS`] of [`program::FROM_WORKLOAD`].
 pub const JUMP_FROM_WORKLOAD: u32 = 0;
 /// Index in [`JUMPS`] of [`program::TO_WORKLOAD`].
 pub const JUMP_TO_WORKLOAD: u32 = 1;
+/// Index in [`JUMPS`] of [`program::NODE_ERRORS`].
+pub const JUMP_NODE_ERRORS: u32 = 2;
+/// Index in [`JUMPS`] of [`program::FROM_ERRORS`].
+pub const JUMP_FROM_ERRORS: u32 = 3;
+/// Index in [`JUMPS`] of [`program::TO_ERRORS`].
+pub const JUMP_TO_ERRORS: u32 = 4;
+/// Index in [`JUMPS`] of [`program::HOST_ERRORS`].
+pub const JUMP_HOST_ERRORS: u32 = 5;
+/// What each index in [`JUMPS`] leads to.
+pub const JUMP_PROGRAMS: [(u32, &str); 6] = [
+    (JUMP_FROM_WORKLOAD, program::FROM_WORKLOAD),
+    (JUMP_TO_WORKLOAD, program::TO_WORKLOAD),
+    (JUMP_NODE_ERRORS, program::NODE_ERRORS),
+    (JUMP_FROM_ERRORS, program::FROM_ERRORS),
+    (JUMP_TO_ERRORS, program::TO_ERRORS),
+    (JUMP_HOST_ERRORS, program::HOST_ERRORS),
+];
 /// Name of the constant in which a pair of `enter` programs has its [`InterfaceKey::namespace`].
 pub const NAMESPACE: &str = "NAMESPACE";
 
@@ -511,6 +530,14 @@ pub mod program {
     pub const TO_WORKLOAD: &str = "to_workload";
     /// tc egress, the node's loopback interface.
     pub const FROM_HOST: &str = "from_host";
+    /// Where [`TC_NODE`] goes on with ICMP errors.
+    pub const NODE_ERRORS: &str = "node_errors";
+    /// Where [`FROM_WORKLOAD`] goes on with them.
+    pub const FROM_ERRORS: &str = "from_errors";
+    /// Where [`TO_WORKLOAD`] goes on with them.
+    pub const TO_ERRORS: &str = "to_errors";
+    /// Where [`FROM_HOST`] goes on with them.
+    pub const HOST_ERRORS: &str = "host_errors";
     /// What is attached for [`FROM_WORKLOAD`]: writes down the namespace and goes on there.
     pub const ENTER_FROM: &str = "enter_from";
     /// What is attached for [`TO_WORKLOAD`].

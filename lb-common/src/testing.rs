@@ -19,6 +19,7 @@ pub mod world;
 
 mod answer;
 mod drain;
+mod errors;
 mod gateway;
 mod hairpin;
 mod host;
@@ -39,9 +40,10 @@ use fixture::Fixture;
 
 /// Every fixture.
 pub fn fixtures() -> Vec<Fixture> {
-    let topics: [fn() -> Vec<Fixture>; 15] = [
+    let topics: [fn() -> Vec<Fixture>; 16] = [
         answer::fixtures,
         drain::fixtures,
+        errors::fixtures,
         gateway::fixtures,
         hairpin::fixtures,
         host::fixtures,

@@ -63,6 +63,8 @@ reasons! {
     ReplyVip = 7 Forward "reply_vip" "Reply inside a network, translated back to the VIP.";
     Hairpin = 8 Forward "hairpin" "A backend spoke to its own service and was chosen itself.";
     ReplyRetry = 9 Forward "reply_retry" "A backend refused a connection that another one may take: the client is made to ask again.";
+    ErrorToBackend = 10 Forward "error_to_backend" "ICMP error about a reply, translated and sent on to the backend.";
+    ErrorToClient = 11 Forward "error_to_client" "ICMP error about a client's packet, translated and sent on to the client.";
 
     AnswerArp = 12 Answer "answer_arp" "ARP or neighbour solicitation for a VIP.";
     AnswerEcho = 13 Answer "answer_echo" "Echo request to a VIP.";
@@ -85,6 +87,7 @@ reasons! {
     PassInterface = 32 Pass "interface" "The interface is not in the tables.";
     PassNetwork = 33 Pass "network_reply" "Reply inside a network, translated where the client receives it.";
     PassMalformed = 34 Pass "malformed" "Headers that are truncated or contradict themselves.";
+    PassIcmpError = 35 Pass "icmp_error" "ICMP error about a packet of no flow. XDP leaves all of them to tc.";
 
     DropFlowTableFull = 41 Drop "flow_table_full" "No room for a new flow.";
     DropTtl = 42 Drop "ttl_exceeded" "TTL or hop limit used up.";
@@ -151,6 +154,12 @@ impl Verdict {
         drop Drop;
         transmit Transmit;
         continue_ Continue;
+    }
+
+    /// Whether the packet is left to what looks at ICMP errors: on tc, a program of its own.
+    #[inline(always)]
+    pub const fn is_for_errors(self) -> bool {
+        matches!(self.reason, Reason::PassIcmpError)
     }
 
     /// One of the redirects.

@@ -16,8 +16,8 @@ mod xdp;
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use lb_common::abi::NAMESPACE_NODE;
-use lb_common::pipeline::{host, node, workload};
+use lb_common::abi::{JUMP_FROM_ERRORS, JUMP_HOST_ERRORS, JUMP_NODE_ERRORS, JUMP_TO_ERRORS, NAMESPACE_NODE};
+use lb_common::pipeline::{errors, host, node, workload};
 use lb_common::verdict::Action;
 use lb_common::wire::Packet;
 
@@ -41,7 +41,7 @@ pub(crate) fn xdp_node(ctx: XdpContext) -> u32 {
 }
 
 macro_rules! classify {
-    ($(#[$doc:meta])* $name:ident, $pipeline:path, $namespace:path, $count_passed:literal) => {
+    ($(#[$doc:meta])* $name:ident, $pipeline:path, $namespace:path, $count_passed:literal, $errors:expr) => {
         $(#[$doc])*
         #[classifier]
         pub(crate) fn $name(ctx: TcContext) -> i32 {
@@ -52,6 +52,10 @@ macro_rules! classify {
             let mut packet = TcPacket::new(skb);
             let length = packet.len();
             let verdict = $pipeline(&mut packet, &maps, &maps.env($namespace(skb)), maps.work());
+            if let (true, Some(errors)) = (verdict.is_for_errors(), $errors) {
+                // SAFETY: the context is the program's own. It comes back only where nobody is there.
+                unsafe { maps::jumps.tail_call(&ctx, errors) };
+            }
             if $count_passed || verdict.action != Action::Pass {
                 count(verdict.reason, length);
             }
@@ -62,20 +66,36 @@ macro_rules! classify {
 
 classify! {
     /// Node interface, tc ingress.
-    tc_node, node::ingress, entered::never, true
+    tc_node, node::ingress, entered::never, true, Some(JUMP_NODE_ERRORS)
 }
 classify! {
     /// Host side of a workload interface, tc ingress.
-    from_workload, workload::from, entered::namespace, true
+    from_workload, workload::from, entered::namespace, true, Some(JUMP_FROM_ERRORS)
 }
 classify! {
     /// Host side of a workload interface, tc egress. What passes here was counted where it came in.
-    to_workload, workload::to, entered::namespace, false
+    to_workload, workload::to, entered::namespace, false, Some(JUMP_TO_ERRORS)
+}
+classify! {
+    /// The loopback interface, tc egress. All that the node says to itself passes here: only what is a service's is counted.
+    from_host, host::egress, entered::never, false, Some(JUMP_HOST_ERRORS)
 }
 
 classify! {
-    /// The loopback interface, tc egress. All that the node says to itself passes here: only what is a service's is counted.
-    from_host, host::egress, entered::never, false
+    /// ICMP errors of `tc_node`.
+    node_errors, errors::node, entered::never, true, None::<u32>
+}
+classify! {
+    /// ICMP errors of `from_workload`.
+    from_errors, errors::from, entered::namespace, true, None::<u32>
+}
+classify! {
+    /// ICMP errors of `to_workload`.
+    to_errors, errors::to, entered::namespace, false, None::<u32>
+}
+classify! {
+    /// ICMP errors of `from_host`.
+    host_errors, errors::host, entered::never, false, None::<u32>
 }
 
 /// The kernel gives GPL-only helpers to programs that say so.

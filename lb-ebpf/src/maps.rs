@@ -51,9 +51,9 @@ array! {
     scratch: PerCpuArray Scratch, 1;
 }
 
-/// Where the programs go on that are attached to workload interfaces.
+/// Where the programs go on that are attached to workload interfaces, and others with what needs a stack of its own.
 #[btf_map]
-pub(crate) static jumps: ProgramArray<2> = ProgramArray::new();
+pub(crate) static jumps: ProgramArray<{ capacity::JUMPS as usize }> = ProgramArray::new();
 
 /// Keys and queries under construction: the stack has 512 bytes for a program and all that it calls. Programs of one CPU
 /// do not interrupt each other.

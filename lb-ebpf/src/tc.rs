@@ -19,8 +19,8 @@ use crate::{bytes, maps};
 const BPF_F_IPV6: u64 = 1 << 7;
 /// An IPv6 header is so much longer than an IPv4 header.
 const IP_HEADERS_DIFFER: i32 = 20;
-/// Headers of a tunnelled packet and of the one inside it.
-const HEADERS: u32 = 14 + 40 + 8 + 36 + 40 + 60;
+/// Headers of a tunnelled packet and of the one inside it, which may be an ICMP error with what it quotes.
+const HEADERS: u32 = 14 + 40 + 8 + 36 + 40 + 8 + 40 + 20;
 
 pub(crate) struct TcPacket {
     context: *mut __sk_buff,

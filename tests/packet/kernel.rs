@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use anyhow::{Context as _, Result, bail};
-use aya::maps::{Array, HashMap, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray};
 use aya::programs::{Program, TestRun as _, TestRunOptions};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
@@ -24,6 +24,8 @@ const ROOM: usize = 1 << 16;
 pub(crate) struct Kernel {
     pub(crate) ebpf: Ebpf,
     out: Vec<u8>,
+    /// The kernel empties it when nobody holds it.
+    _jumps: ProgramArray<MapData>,
 }
 
 /// What the programs write.
@@ -76,9 +78,14 @@ impl Kernel {
                 other => bail!("{name} is {:?}", other.prog_type()),
             }
         }
+        let mut jumps = ProgramArray::try_from(ebpf.take_map(abi::JUMPS).context("jumps")?)?;
+        for (index, name) in abi::JUMP_PROGRAMS {
+            jumps.set(index, ebpf.program(name).context(name)?.fd()?, 0)?;
+        }
         Ok(Self {
             ebpf,
             out: vec![0; ROOM],
+            _jumps: jumps,
         })
     }
 

@@ -6,8 +6,10 @@
 //! | [`workload::from`] | tc ingress on the host side of workload interfaces: VIPs, replies of published flows |
 //! | [`workload::to`] | tc egress there: replies of VIP flows |
 //! | [`host::egress`] | tc egress of the loopback interface: the node's own processes to published ports |
+//! | [`errors`] | the same four places on tc, for ICMP errors: [`Verdict::is_for_errors`] |
 
 mod deliver;
+pub mod errors;
 pub mod host;
 mod masquerade;
 pub mod node;
@@ -23,8 +25,10 @@ use crate::tables::{Env, FlowEntry, Tables};
 use crate::track;
 use crate::tuple::Tuple;
 use crate::verdict::{Reason, Verdict};
+use crate::wire::icmp::{self, Quote};
 use crate::wire::parse::Headers;
-use crate::wire::{Hook, Packet, rewrite};
+use crate::wire::rewrite::{self, Translation};
+use crate::wire::{Hook, Packet};
 
 /// What XDP leaves to tc, of packets that are a service's: tagged frames and unfinished checksums.
 #[inline(always)]
@@ -40,6 +44,16 @@ fn leave_to_tc<P: Packet>(packet: &P, h: &Headers) -> Option<Reason> {
         Some(true) => Some(Reason::PassPartialChecksum),
         None => Some(Reason::PassMalformed),
     }
+}
+
+/// What becomes of a packet that is neither TCP nor UDP.
+#[inline(always)]
+fn unbalanced(h: &Headers) -> Verdict {
+    Verdict::pass(if icmp::is_error(h) {
+        Reason::PassIcmpError
+    } else {
+        Reason::PassProtocol
+    })
 }
 
 /// What the tables say about a packet from a client.
@@ -89,6 +103,10 @@ pub struct Work {
     pub way: tunnel::Way,
     /// Its own addresses, if its client is masked.
     pub mask: masquerade::Mask,
+    /// What it is about, if it is an ICMP error.
+    pub quote: Quote,
+    /// What the packet is to be that it quotes.
+    pub to: Translation,
 }
 
 /// Key of the frontend that publishes the port that a packet is for.

@@ -1,6 +1,6 @@
 //! Packets that arrive at the node from outside.
 
-use super::{Found, Work, find_published, leave_to_tc, proceed, tunnel};
+use super::{Found, Work, find_published, leave_to_tc, proceed, tunnel, unbalanced};
 use crate::abi::UDP;
 use crate::tables::{Env, Tables};
 use crate::verdict::{Reason, Verdict};
@@ -15,7 +15,7 @@ pub fn ingress<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work
     work.mask.on = 0;
     let h = &work.headers;
     if !h.balanced() {
-        return Verdict::pass(Reason::PassProtocol);
+        return unbalanced(h);
     }
     if h.tuple.protocol == UDP {
         let Some(settings) = tables.settings() else {

@@ -1,7 +1,7 @@
 //! Packets between nodes: into the tunnel, and out of it.
 
 use super::deliver::{self, by_route, tunnel_address, xdp_can_follow};
-use super::{Work, is_local, masquerade, published_key, refusal};
+use super::{Work, is_local, masquerade, published_key, refusal, unbalanced};
 use crate::abi::{BACKEND_GONE, BACKEND_LOCAL, Backend, EndpointKey, NETWORK_NODE, NODE_LOCAL, Reply, TCP};
 use crate::address::Address;
 use crate::answer::too_big;
@@ -12,7 +12,7 @@ use crate::verdict::{Kind, Reason, Verdict};
 use crate::wire::parse::{self, Headers};
 use crate::wire::rewrite::Translation;
 use crate::wire::tunnel::{self, Direction, Label, Outer};
-use crate::wire::{ETHERNET, Hook, Packet, mss, rewrite, tcp};
+use crate::wire::{ETHERNET, Hook, Packet, icmp, mss, rewrite, tcp};
 
 /// What [`send`] needs to know beside the packet.
 pub(super) struct Outgoing<T: Tables> {
@@ -66,6 +66,44 @@ pub(super) fn send<P: Packet, T: Tables>(
             return Verdict::drop(Reason::DropRewrite);
         }
     }
+    match wrap(packet, work, &out.backend, reason) {
+        Some(()) => by_route(packet, env, &work.way.route, reason),
+        None => Verdict::drop(Reason::DropRewrite),
+    }
+}
+
+/// Translates an ICMP error as `work.to` says, and encapsulates it to another node. What does not fit is cut: an error is
+/// never answered with one.
+#[inline(always)]
+pub(super) fn send_error<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    env: &Env,
+    work: &mut Work,
+    out: &Outgoing<T>,
+) -> Verdict {
+    let done = rewrite::untag(packet, &mut work.headers)
+        .and_then(|()| icmp::translate(packet, &mut work.headers, &mut work.quote, &work.to));
+    if done.is_none() {
+        return Verdict::drop(Reason::DropRewrite);
+    }
+    let mut way = find_way(packet, tables, env, work, out);
+    if matches!(way, Err(Reason::AnswerTooBig)) {
+        if icmp::shorten(packet, &mut work.headers, &work.quote).is_none() {
+            return Verdict::drop(Reason::DropRewrite);
+        }
+        way = find_way(packet, tables, env, work, out);
+    }
+    match way {
+        Ok(()) => {}
+        Err(Reason::AnswerTooBig) => return Verdict::drop(Reason::DropTooBig),
+        Err(reason) => return by_reason(reason),
+    }
+    let reason = if out.reply.is_some() {
+        Reason::ErrorToClient
+    } else {
+        Reason::ErrorToBackend
+    };
     match wrap(packet, work, &out.backend, reason) {
         Some(()) => by_route(packet, env, &work.way.route, reason),
         None => Verdict::drop(Reason::DropRewrite),
@@ -137,7 +175,7 @@ fn wrap<P: Packet>(packet: &mut P, work: &mut Work, backend: &Backend, reason: R
         mss::clamp(packet, h, work.way.room.saturating_sub(headers) as u16)?;
     }
     rewrite::decrement_ttl(packet, h)?;
-    let direction = if matches!(reason, Reason::ReplyTunnel) {
+    let direction = if matches!(reason, Reason::ReplyTunnel | Reason::ErrorToClient) {
         Direction::Reply
     } else {
         Direction::Forward
@@ -169,33 +207,17 @@ fn own_address<T: Tables>(tables: &T, h: &Headers, out: &Outgoing<T>, v6: bool) 
 /// A UDP packet to the tunnel's port on a node interface.
 #[inline(always)]
 pub(super) fn receive<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work) -> Verdict {
+    let (label, sender) = match read(packet, tables, work) {
+        Ok(read) => read,
+        Err(verdict) => return verdict,
+    };
     let h = &mut work.headers;
-    if !is_local(tables, &h.tuple.destination) {
-        return Verdict::pass(Reason::PassNotService);
-    }
-    let Some((label, inner_v6)) = tunnel::label(packet, h.l4) else {
-        // Another tunnel may share the port (Swarm's VXLAN).
-        return Verdict::pass(Reason::PassNotService);
-    };
-    let sender = match tables.address(&h.tuple.source) {
-        Some(a) if a.flags & NODE_LOCAL == 0 => a.node,
-        _ => return Verdict::drop(Reason::DropTunnelSource),
-    };
-    if P::HOOK == Hook::Xdp {
-        if h.tagged {
-            return Verdict::pass(Reason::PassVlan);
-        }
-        if label.direction == Direction::Forward {
-            return Verdict::pass(Reason::PassToTc);
-        }
-    }
-    if rewrite::untag(packet, h).is_none() {
-        return Verdict::drop(Reason::DropRewrite);
-    }
-    let offset = tunnel::inner(h.l4);
-    // The outer headers are done with.
-    if parse::ip(packet, offset, inner_v6, h).is_some() || !h.balanced() {
-        return Verdict::drop(Reason::DropTunnelMalformed);
+    if !h.balanced() {
+        return if icmp::is_error(h) {
+            unbalanced(h)
+        } else {
+            Verdict::drop(Reason::DropTunnelMalformed)
+        };
     }
     // The inner packet of a sender on the same machine can still lack its checksum; XDP would send it out without.
     if P::HOOK == Hook::Xdp && rewrite::partial_checksum(packet, h) != Some(false) {
@@ -209,9 +231,44 @@ pub(super) fn receive<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &En
     }
 }
 
+/// Reads the framing and the headers of the packet inside, which take the place of the outer ones: what the label says, and
+/// the id of the node that has sent it.
+#[inline(always)]
+pub(super) fn read<P: Packet, T: Tables>(packet: &mut P, tables: &T, work: &mut Work) -> Result<(Label, u32), Verdict> {
+    let h = &mut work.headers;
+    if !is_local(tables, &h.tuple.destination) {
+        return Err(Verdict::pass(Reason::PassNotService));
+    }
+    let Some((label, inner_v6)) = tunnel::label(packet, h.l4) else {
+        // Another tunnel may share the port (Swarm's VXLAN).
+        return Err(Verdict::pass(Reason::PassNotService));
+    };
+    let sender = match tables.address(&h.tuple.source) {
+        Some(a) if a.flags & NODE_LOCAL == 0 => a.node,
+        _ => return Err(Verdict::drop(Reason::DropTunnelSource)),
+    };
+    if P::HOOK == Hook::Xdp {
+        if h.tagged {
+            return Err(Verdict::pass(Reason::PassVlan));
+        }
+        if label.direction == Direction::Forward {
+            return Err(Verdict::pass(Reason::PassToTc));
+        }
+    }
+    if rewrite::untag(packet, h).is_none() {
+        return Err(Verdict::drop(Reason::DropRewrite));
+    }
+    let offset = tunnel::inner(h.l4);
+    // The outer headers are done with.
+    if parse::ip(packet, offset, inner_v6, h).is_some() {
+        return Err(Verdict::drop(Reason::DropTunnelMalformed));
+    }
+    Ok((label, sender))
+}
+
 /// Strips everything before the inner packet.
 #[inline(always)]
-fn unwrap<P: Packet>(packet: &mut P, inner: &mut Headers) -> Option<()> {
+pub(super) fn unwrap<P: Packet>(packet: &mut P, inner: &mut Headers) -> Option<()> {
     packet.remove(inner.l3 - ETHERNET, inner.tuple.v6)?;
     packet.store(12, inner.ethertype().to_be_bytes())?;
     inner.l4 = inner.l4 - inner.l3 + ETHERNET;

@@ -2,7 +2,7 @@
 
 use super::deliver::{self, turn_back};
 use super::tunnel::{self, Outgoing};
-use super::{Found, Work, find, find_published, masquerade, proceed, refusal};
+use super::{Found, Work, find, find_published, masquerade, proceed, refusal, unbalanced};
 use crate::abi::{
     Backend, EndpointKey, Flow, INTERFACE_WORKLOAD, Interface, InterfaceKey, NETWORK_NODE, REPLY_HAIRPIN, REPLY_VIP,
     Reply, TCP, UDP,
@@ -97,7 +97,7 @@ fn control<P: Packet, T: Tables>(packet: &mut P, tables: &T, interface: &Interfa
     if h.flags == request && tables.is_vip(&h.tuple.destination, interface.network) {
         return echo::answer(packet, h);
     }
-    Verdict::pass(Reason::PassProtocol)
+    unbalanced(h)
 }
 
 /// The live flow behind a reply whose sender is its backend, the backend, and whether the reply makes the client ask again.
@@ -173,7 +173,7 @@ pub fn to<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mu
     }
     let h = &mut work.headers;
     if !h.balanced() {
-        return Verdict::pass(Reason::PassProtocol);
+        return unbalanced(h);
     }
     h.tuple.network = interface.network;
     let Some(reply) = tables.reply(&h.tuple) else {

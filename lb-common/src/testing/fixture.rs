@@ -9,7 +9,7 @@ use super::packet::MemoryPacket;
 use super::tables::MemoryTables;
 use super::world::{NOW, World};
 use crate::abi::{NAMESPACE_NODE, program};
-use crate::pipeline::{Work, host, node, workload};
+use crate::pipeline::{Work, errors, host, node, workload};
 use crate::tables::Env;
 use crate::verdict::{Action, Reason, Verdict};
 use crate::wire::Packet;
@@ -94,14 +94,26 @@ fn run_on<const XDP: bool>(tables: &MemoryTables, input: &Input, now: u32) -> Ou
         ifindex: input.ifindex,
         namespace: input.namespace,
     };
-    let length = packet.len();
+    let mut length = packet.len();
     let mut work = Work::default();
-    let verdict = match input.entry {
+    let mut verdict = match input.entry {
         Entry::XdpNode | Entry::TcNode => node::ingress(&mut packet, tables, &env, &mut work),
         Entry::FromWorkload => workload::from(&mut packet, tables, &env, &mut work),
         Entry::ToWorkload => workload::to(&mut packet, tables, &env, &mut work),
         Entry::FromHost => host::egress(&mut packet, tables, &env, &mut work),
     };
+    if verdict.is_for_errors() {
+        // The program jumps, and nothing that it worked on goes along.
+        let mut work = Work::default();
+        length = packet.len();
+        verdict = match input.entry {
+            Entry::XdpNode => verdict,
+            Entry::TcNode => errors::node(&mut packet, tables, &env, &mut work),
+            Entry::FromWorkload => errors::from(&mut packet, tables, &env, &mut work),
+            Entry::ToWorkload => errors::to(&mut packet, tables, &env, &mut work),
+            Entry::FromHost => errors::host(&mut packet, tables, &env, &mut work),
+        };
+    }
     let quiet = matches!(input.entry, Entry::ToWorkload | Entry::FromHost);
     if !quiet || verdict.action != Action::Pass {
         tables.count(verdict.reason, length);

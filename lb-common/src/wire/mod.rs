@@ -1,6 +1,7 @@
 //! Bytes on the wire: headers, checksums, and the trait through which every executor gives access to a frame.
 
 pub mod checksum;
+pub mod icmp;
 pub mod mss;
 pub mod parse;
 pub mod rewrite;

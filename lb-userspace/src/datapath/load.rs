@@ -15,12 +15,16 @@ use super::layout::{self, Shape};
 use super::sys;
 
 /// Every program of the object.
-pub const PROGRAMS: [&str; 7] = [
+pub const PROGRAMS: [&str; 11] = [
     program::XDP_NODE,
     program::TC_NODE,
     program::FROM_WORKLOAD,
     program::TO_WORKLOAD,
     program::FROM_HOST,
+    program::NODE_ERRORS,
+    program::FROM_ERRORS,
+    program::TO_ERRORS,
+    program::HOST_ERRORS,
     program::ENTER_FROM,
     program::ENTER_TO,
 ];
@@ -188,10 +192,7 @@ fn link_jumps(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     };
     let fail = |program, source| LoadError::Other { program, source };
     let mut jumps = ProgramArray::try_from(map).map_err(|e| fail(program::ENTER_FROM, e.into()))?;
-    for (index, name) in [
-        (abi::JUMP_FROM_WORKLOAD, program::FROM_WORKLOAD),
-        (abi::JUMP_TO_WORKLOAD, program::TO_WORKLOAD),
-    ] {
+    for (index, name) in abi::JUMP_PROGRAMS {
         let program = ebpf.program(name).ok_or(fail(name, ProgramError::NotLoaded))?;
         let fd = program.fd().map_err(|e| fail(name, e))?;
         jumps.set(index, fd, 0).map_err(|e| fail(name, e.into()))?;
