@@ -7,7 +7,8 @@
 //! | `gateway` | clients behind a bridge whose subnet every node has |
 //! | `host` | the node's own processes as clients of published ports |
 //! | `vip` | addresses inside networks |
-//! | `backends` | weights, drain, removal, none at all |
+//! | `backends` | weights, drain, refusals, removal, none at all |
+//! | `errors` | ICMP errors: closed ports, narrow paths |
 //! | `lifecycle` | the agent stops, dies, comes back, goes for good |
 //! | `transfer` | large bodies, segment sizes, TTL |
 //! | `names` | DNS |
@@ -17,6 +18,7 @@
 
 mod backends;
 mod cluster_file;
+mod errors;
 mod gateway;
 mod host;
 mod lifecycle;
