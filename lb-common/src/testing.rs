@@ -19,6 +19,7 @@ pub mod world;
 
 mod answer;
 mod drain;
+mod filter;
 mod gateway;
 mod hairpin;
 mod host;
@@ -38,9 +39,10 @@ use fixture::Fixture;
 
 /// Every fixture.
 pub fn fixtures() -> Vec<Fixture> {
-    let topics: [fn() -> Vec<Fixture>; 14] = [
+    let topics: [fn() -> Vec<Fixture>; 15] = [
         answer::fixtures,
         drain::fixtures,
+        filter::fixtures,
         gateway::fixtures,
         hairpin::fixtures,
         host::fixtures,

@@ -14,7 +14,7 @@ pub mod node;
 mod tunnel;
 pub mod workload;
 
-use crate::abi::{EndpointKey, NETWORK_NODE, NODE_LOCAL};
+use crate::abi::{EndpointKey, FRONTEND_FILTERED, NETWORK_NODE, NODE_LOCAL, SOURCE_ALLOWED};
 use crate::address::Address;
 use crate::answer::refuse;
 use crate::flow::{self, Chosen, Known, Opening};
@@ -53,9 +53,9 @@ enum Found {
     Nothing,
 }
 
-/// Looks for the packet's flow, then for its frontend.
+/// Looks for the packet's flow, then for its frontend, whose `FRONTEND_*` bits it writes to `flags`.
 #[inline(always)]
-fn find<T: Tables>(tables: &T, env: &Env, h: &Headers, frontend: &EndpointKey) -> Found {
+fn find<T: Tables>(tables: &T, env: &Env, h: &Headers, frontend: &EndpointKey, flags: &mut u32) -> Found {
     if let Some(entry) = tables.flow(&h.tuple) {
         let flow = entry.load();
         if !track::expired(&flow, env.now) {
@@ -67,7 +67,10 @@ fn find<T: Tables>(tables: &T, env: &Env, h: &Headers, frontend: &EndpointKey) -
         }
     }
     match tables.frontend(frontend) {
-        Some(frontend) => Found::Service(frontend.service),
+        Some(frontend) => {
+            *flags = frontend.flags;
+            Found::Service(frontend.service)
+        }
         None => Found::Nothing,
     }
 }
@@ -83,6 +86,8 @@ pub struct Work {
     pub way: tunnel::Way,
     /// Its own addresses, if its client is masked.
     pub mask: masquerade::Mask,
+    /// `FRONTEND_*` bits of its frontend, if it was looked for.
+    pub frontend: u32,
 }
 
 /// Key of the frontend that publishes the port that a packet is for.
@@ -110,10 +115,24 @@ fn find_published<T: Tables>(tables: &T, env: &Env, work: &mut Work) -> Found {
             _ => Found::Nothing,
         };
     }
-    match find(tables, env, h, &key) {
+    work.frontend = 0;
+    match find(tables, env, h, &key, &mut work.frontend) {
         Found::Service(_) if !is_local(tables, &h.tuple.destination) => Found::Nothing,
+        Found::Service(service) if work.frontend & FRONTEND_FILTERED != 0 && !admits(tables, service, work) => {
+            Found::Refused(Reason::DropSourceDenied)
+        }
         found => found,
     }
+}
+
+/// Whether a service that does not answer everybody answers this client, who goes by his own address.
+#[inline(never)]
+fn admits<T: Tables>(tables: &T, service: u32, work: &Work) -> bool {
+    let client = match work.mask.on {
+        0 => &work.headers.tuple.source,
+        _ => work.mask.client(),
+    };
+    tables.source(service, client) == SOURCE_ALLOWED
 }
 
 /// Opens a flow if one is to be opened, and sends the packet on to its backend; `interface_flags`: of the workload interface

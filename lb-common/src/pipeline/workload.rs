@@ -46,7 +46,7 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
         protocol: h.tuple.protocol,
         family: if h.tuple.v6 { 6 } else { 4 },
     };
-    let mut found = find(tables, env, h, &key);
+    let mut found = find(tables, env, h, &key, &mut work.frontend);
     let mut flags = Some(interface.flags);
     if let Found::Nothing = found {
         if let Some(reply) = tables.reply(&h.tuple) {
