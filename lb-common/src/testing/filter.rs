@@ -6,9 +6,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::fixture::{Entry, Fixture, Step};
-use super::world::{
-    CLIENT_IF, Case, GATEWAY_IF, NODE_IF, Place, ROUTED_IF, World, mac, workload_mac,
-};
+use super::world::{CLIENT_IF, Case, GATEWAY_IF, NODE_IF, Place, ROUTED_IF, World, mac, workload_mac};
 use crate::abi::{FRONTEND_FILTERED, NETWORK_NODE, SOURCE_ALLOWED, SOURCE_DENIED, SourceKey};
 use crate::verdict::{Action, Reason};
 
@@ -74,32 +72,24 @@ fn of(case: Case) -> Vec<Fixture> {
             world(case, &[(prefix, near, SOURCE_ALLOWED), (client, far, SOURCE_DENIED)]),
         )
         .step(denied(on(Entry::TcNode))),
-        Fixture::new(
-            name("everybody"),
-            "everybody but those denied",
-            {
-                let mut world = world(case, &[(case.stranger().ip(), whole, SOURCE_DENIED)]);
-                let everybody = SourceKey {
-                    bits: SourceKey::EVERYBODY,
-                    service: case.published_service(),
-                    ..SourceKey::default()
-                };
-                world.tables.sources.insert(everybody, SOURCE_ALLOWED);
-                world
-            },
-        )
+        Fixture::new(name("everybody"), "everybody but those denied", {
+            let mut world = world(case, &[(case.stranger().ip(), whole, SOURCE_DENIED)]);
+            let everybody = SourceKey {
+                bits: SourceKey::EVERYBODY,
+                service: case.published_service(),
+                ..SourceKey::default()
+            };
+            world.tables.sources.insert(everybody, SOURCE_ALLOWED);
+            world
+        })
         .step(served(on(Entry::TcNode))),
-        Fixture::new(
-            name("other_service"),
-            "another service's prefixes say nothing",
-            {
-                let mut world = world(case, &[(prefix, near, SOURCE_ALLOWED)]);
-                let (key, value) = world.tables.sources.pop_first().expect("one prefix");
-                let service = case.vip_service();
-                world.tables.sources.insert(SourceKey { service, ..key }, value);
-                world
-            },
-        )
+        Fixture::new(name("other_service"), "another service's prefixes say nothing", {
+            let mut world = world(case, &[(prefix, near, SOURCE_ALLOWED)]);
+            let (key, value) = world.tables.sources.pop_first().expect("one prefix");
+            let service = case.vip_service();
+            world.tables.sources.insert(SourceKey { service, ..key }, value);
+            world
+        })
         .step(denied(on(Entry::TcNode))),
         Fixture::new(
             name("elsewhere"),
@@ -113,7 +103,12 @@ fn of(case: Case) -> Vec<Fixture> {
             world(case, &[]).flow(case, established, Place::Here, None),
         )
         .step(
-            Step::new(Entry::TcNode, NODE_IF, case.frame(case.client(), case.published(1)).build()).redirects(
+            Step::new(
+                Entry::TcNode,
+                NODE_IF,
+                case.frame(case.client(), case.published(1)).build(),
+            )
+            .redirects(
                 Action::RedirectPeer,
                 Reason::ForwardLocal,
                 ROUTED_IF,
