@@ -38,6 +38,9 @@ pub struct EndpointKey {
     pub family: u8,
 }
 
+/// The frontend answers only clients that [`Sources`] allows.
+pub const FRONTEND_FILTERED: u32 = 1;
+
 /// A frontend's value: which service answers.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -168,6 +171,31 @@ pub struct Vip {
     /// Number of frontends on it.
     pub frontends: u32,
 }
+
+/// A prefix of client addresses, of one service: key of `sources`, as the kernel's LPM trie wants it. The longest prefix
+/// that matches decides.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct SourceKey {
+    /// Bits that count: 32 of the service and those of the address, of which an IPv4 prefix has 96 more.
+    pub bits: u32,
+    /// Key into `services`.
+    pub service: u32,
+    /// Zero behind the prefix.
+    pub address: Address,
+}
+
+impl SourceKey {
+    /// Bits of a key that counts whole, as a lookup asks.
+    pub const WHOLE: u32 = 160;
+    /// Bits of a key that stands for every client of a service.
+    pub const EVERYBODY: u32 = 32;
+}
+
+/// Value of `sources`: clients with this prefix are served.
+pub const SOURCE_ALLOWED: u32 = 1;
+/// Value of `sources`: clients with this prefix are not, as are those that no prefix matches.
+pub const SOURCE_DENIED: u32 = 2;
 
 /// Key of `interfaces`.
 #[repr(C)]
@@ -416,6 +444,8 @@ pub mod capacity {
     pub const ADDRESSES: u32 = 16_384;
     /// `vips`.
     pub const VIPS: u32 = 65_536;
+    /// `sources`.
+    pub const SOURCES: u32 = 65_536;
     /// `interfaces`.
     pub const INTERFACES: u32 = 16_384;
     /// Each of `flows4`, `flows6`, `replies4`, `replies6`, unless the agent's configuration says otherwise.
@@ -477,6 +507,8 @@ tables! {
     Addresses = "addresses" false Address => NodeAddress;
     /// VIPs for which ARP, ND and echo are answered.
     Vips = "vips" false VipKey => Vip;
+    /// Which clients the frontends with [`FRONTEND_FILTERED`] answer. A trie: what is read by a key is the longest prefix of it.
+    Sources = "sources" false SourceKey => u32;
     /// IPv4 flows.
     Flows4 = "flows4" false FlowKey4 => Flow;
     /// IPv6 flows.
@@ -552,6 +584,7 @@ const _: () = {
     assert!(size_of::<InterfaceKey>() == 16);
     assert!(size_of::<Node>() == 40);
     assert!(size_of::<VipKey>() == 20);
+    assert!(size_of::<SourceKey>() == 24);
     assert!(size_of::<Interface>() == 16);
     assert!(size_of::<FlowKey4>() == 16);
     assert!(size_of::<FlowKey6>() == 40);
@@ -580,6 +613,7 @@ mod pod {
         NodeAddress,
         VipKey,
         Vip,
+        SourceKey,
         InterfaceKey,
         Interface,
         FlowKey4,

@@ -86,6 +86,9 @@ pub trait Tables {
     /// Whether the address is a VIP of the network.
     fn is_vip(&self, address: &Address, network: u32) -> bool;
 
+    /// What the longest prefix of a client's address says that a service knows, `SOURCE_*`; 0: it knows none.
+    fn source(&self, service: u32, client: &Address) -> u32;
+
     /// By the client's tuple.
     fn flow(&self, tuple: &Tuple) -> Option<Self::Entry>;
     /// Creates a flow, or replaces it if `replace`.

@@ -20,6 +20,7 @@ pub mod world;
 mod answer;
 mod drain;
 mod errors;
+mod filter;
 mod gateway;
 mod hairpin;
 mod host;
@@ -40,10 +41,11 @@ use fixture::Fixture;
 
 /// Every fixture.
 pub fn fixtures() -> Vec<Fixture> {
-    let topics: [fn() -> Vec<Fixture>; 16] = [
+    let topics: [fn() -> Vec<Fixture>; 17] = [
         answer::fixtures,
         drain::fixtures,
         errors::fixtures,
+        filter::fixtures,
         gateway::fixtures,
         hairpin::fixtures,
         host::fixtures,

@@ -102,6 +102,7 @@ reasons! {
     DropRewrite = 51 Drop "rewrite_failed" "The kernel refused to change the packet.";
     DropTooBig = 52 Drop "too_big" "Does not fit the path after encapsulation.";
     DropForgedSource = 53 Drop "forged_source" "The client's address is of the masquerade range or this node's own, but the packet did not begin here.";
+    DropSourceDenied = 54 Drop "source_denied" "The service does not answer clients with this address.";
 }
 
 /// What is done with the packet.

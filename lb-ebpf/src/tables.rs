@@ -9,7 +9,7 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::{bpf_fib_lookup, bpf_ktime_get_coarse_ns};
 use lb_common::abi::{
     Backend, EndpointKey, Flow, FlowKey4, FlowKey6, Frontend, Interface, InterfaceKey, Node, NodeAddress, Reply,
-    Service, Settings, SlotKey, TICK_SHIFT, VipKey,
+    Service, Settings, SlotKey, SourceKey, TICK_SHIFT, VipKey,
 };
 use lb_common::address::Address;
 use lb_common::pipeline::Work;
@@ -235,6 +235,19 @@ impl Tables for Maps {
             let key = &(*self.scratch).vip;
             maps::vips.get(key).is_some()
         }
+    }
+
+    #[inline(always)]
+    fn source(&self, service: u32, client: &Address) -> u32 {
+        // SAFETY: as in `key4`.
+        let key = unsafe {
+            let key = &raw mut (*self.scratch).source;
+            (*key).bits = SourceKey::WHOLE;
+            (*key).service = service;
+            set_address(&raw mut (*key).address, *client);
+            &*key.cast()
+        };
+        maps::sources.get(key).copied().unwrap_or(0)
     }
 
     #[inline(always)]

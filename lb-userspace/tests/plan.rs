@@ -80,6 +80,7 @@ prop_compose! {
                 protocol: if port == 80 { Protocol::Tcp } else { Protocol::Udp }, port, target: 8000 + port, published,
             }).collect(),
             any_port: false,
+            sources: Default::default(),
             tcp_timeout: timeout.then_some(std::time::Duration::from_secs(60)),
             udp_timeout: None,
             backends: tasks.into_iter().enumerate().map(|(i, (host, node, families, ready, weight))| Backend {
@@ -344,6 +345,7 @@ fn two_services(hosts: [usize; 2]) -> Snapshot {
             published: None,
         }],
         any_port: false,
+        sources: Default::default(),
         tcp_timeout: None,
         udp_timeout: None,
         backends: vec![Backend {

@@ -37,6 +37,7 @@ fn snapshot() -> Snapshot {
             published: Some(20_000 + s as u16),
         }],
         any_port: false,
+        sources: Default::default(),
         tcp_timeout: None,
         udp_timeout: None,
         backends: (0..BACKENDS).map(|b| backend(s, b)).collect(),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `topology` | the harness itself: who reaches whom without any service |
 //! | `published` | ports on every node |
+//! | `filter` | published ports that choose their clients |
 //! | `gateway` | clients behind a bridge whose subnet every node has |
 //! | `host` | the node's own processes as clients of published ports |
 //! | `vip` | addresses inside networks |
@@ -19,6 +20,7 @@
 mod backends;
 mod cluster_file;
 mod errors;
+mod filter;
 mod gateway;
 mod host;
 mod lifecycle;

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use anyhow::{Context as _, Result, bail};
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray};
 use aya::programs::{Program, TestRun as _, TestRunOptions};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
-use lb_common::abi::{self, Counter, Flow, FlowKey4, FlowKey6, Reply, ServiceCounter, Table, capacity};
+use lb_common::abi::{self, Counter, Flow, FlowKey4, FlowKey6, Reply, ServiceCounter, SourceKey, Table, capacity};
 use lb_common::address::Address;
 use lb_common::testing::fixture::{Entry, Input};
 use lb_common::testing::tables::MemoryTables;
@@ -67,7 +68,7 @@ impl Kernel {
         for name in ["flows4", "flows6", "replies4", "replies6"] {
             loader.map_max_entries(name, flows);
         }
-        for name in ["slots", "local_backends", "vips", "frontends"] {
+        for name in ["slots", "local_backends", "vips", "frontends", "sources"] {
             loader.map_max_entries(name, 4096);
         }
         let mut ebpf = loader.load(lb_userspace::datapath::OBJECT)?;
@@ -99,6 +100,7 @@ impl Kernel {
         self.hash(abi::LocalBackends::NAME, &tables.local_backends)?;
         self.hash(abi::Addresses::NAME, &tables.addresses)?;
         self.hash(abi::Vips::NAME, &tables.vips)?;
+        self.trie(abi::Sources::NAME, &tables.sources)?;
         self.array(abi::Backends::NAME, &tables.backends, ELEMENTS)?;
         self.array(abi::Nodes::NAME, &tables.nodes, ELEMENTS)?;
         self.array(abi::Cursors::NAME, &tables.cursors.borrow(), ELEMENTS)?;
@@ -173,6 +175,19 @@ impl Kernel {
         }
         for (key, value) in entries {
             map.insert(key, value, 0)?;
+        }
+        Ok(())
+    }
+
+    fn trie(&mut self, name: &str, entries: &BTreeMap<SourceKey, u32>) -> Result<()> {
+        let mut map = LpmTrie::<_, [u32; 5], u32>::try_from(self.ebpf.map_mut(name).context(name.to_owned())?)?;
+        let keys: Vec<_> = map.keys().collect::<Result<_, _>>()?;
+        for key in keys {
+            map.remove(&key)?;
+        }
+        for (key, value) in entries {
+            let [a, b, c, d] = key.address.words();
+            map.insert(&Key::new(key.bits, [key.service, a, b, c, d]), value, 0)?;
         }
         Ok(())
     }

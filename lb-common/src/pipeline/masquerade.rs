@@ -26,6 +26,14 @@ pub struct Mask {
     to: Translation,
 }
 
+impl Mask {
+    /// The client's own address, if it is masked.
+    #[inline(always)]
+    pub(super) fn client(&self) -> &Address {
+        &self.source
+    }
+}
+
 /// The IPv4 address as a word, if it is one.
 #[inline(always)]
 fn word(address: &Address) -> Option<u32> {

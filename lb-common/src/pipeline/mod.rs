@@ -17,7 +17,7 @@ mod refusal;
 mod tunnel;
 pub mod workload;
 
-use crate::abi::{EndpointKey, FLOW_FLAG_REFUSED, NETWORK_NODE, NODE_LOCAL};
+use crate::abi::{EndpointKey, FLOW_FLAG_REFUSED, FRONTEND_FILTERED, NETWORK_NODE, NODE_LOCAL, SOURCE_ALLOWED};
 use crate::address::Address;
 use crate::answer::refuse;
 use crate::flow::{self, Chosen, Known, Opening};
@@ -68,7 +68,7 @@ enum Found {
     Nothing,
 }
 
-/// Looks for the packet's flow, then for its frontend.
+/// Looks for the packet's flow, then for its frontend, whose `FRONTEND_*` bits it notes.
 #[inline(always)]
 fn find<T: Tables>(tables: &T, env: &Env, work: &mut Work, frontend: &EndpointKey) -> Found {
     let h = &work.headers;
@@ -79,6 +79,8 @@ fn find<T: Tables>(tables: &T, env: &Env, work: &mut Work, frontend: &EndpointKe
                 Known::Keep(chosen) => Found::Flow(chosen),
                 Known::Select(service) => {
                     work.opening.avoid = flow::refused_by(&flow);
+                    // Who was let in stays in.
+                    work.frontend = 0;
                     Found::Service(service)
                 }
                 Known::Refuse(reason) => Found::Refused(reason),
@@ -87,7 +89,10 @@ fn find<T: Tables>(tables: &T, env: &Env, work: &mut Work, frontend: &EndpointKe
     }
     work.opening.avoid = 0;
     match tables.frontend(frontend) {
-        Some(frontend) => Found::Service(frontend.service),
+        Some(frontend) => {
+            work.frontend = frontend.flags;
+            Found::Service(frontend.service)
+        }
         None => Found::Nothing,
     }
 }
@@ -107,6 +112,8 @@ pub struct Work {
     pub quote: Quote,
     /// What the packet is to be that it quotes.
     pub to: Translation,
+    /// `FRONTEND_*` bits of its frontend, if that was looked for.
+    pub frontend: u32,
 }
 
 /// Key of the frontend that publishes the port that a packet is for.
@@ -136,8 +143,21 @@ fn find_published<T: Tables>(tables: &T, env: &Env, work: &mut Work) -> Found {
     }
     match find(tables, env, work, &key) {
         Found::Service(_) if !is_local(tables, &work.headers.tuple.destination) => Found::Nothing,
+        Found::Service(service) if work.frontend & FRONTEND_FILTERED != 0 && !admits(tables, service, work) => {
+            Found::Refused(Reason::DropSourceDenied)
+        }
         found => found,
     }
+}
+
+/// Whether a service that does not answer everybody answers this client, who goes by his own address.
+#[inline(never)]
+fn admits<T: Tables>(tables: &T, service: u32, work: &Work) -> bool {
+    let client = match work.mask.on {
+        0 => &work.headers.tuple.source,
+        _ => work.mask.client(),
+    };
+    tables.source(service, client) == SOURCE_ALLOWED
 }
 
 /// Opens a flow if one is to be opened, and sends the packet on to its backend; `interface_flags`: of the workload interface

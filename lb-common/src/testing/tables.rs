@@ -8,7 +8,7 @@ use std::vec::Vec;
 
 use crate::abi::{
     Backend, Counter, EndpointKey, Flow, Frontend, Interface, InterfaceKey, Node, NodeAddress, Reply, Service,
-    ServiceCounter, Settings, SlotKey, Vip, VipKey, capacity,
+    ServiceCounter, Settings, SlotKey, SourceKey, Vip, VipKey, capacity,
 };
 use crate::address::Address;
 use crate::tables::{FlowEntry, Insert, NextHop, Route, Tables};
@@ -104,6 +104,8 @@ pub struct MemoryTables {
     pub addresses: BTreeMap<Address, NodeAddress>,
     /// `vips`.
     pub vips: BTreeMap<VipKey, Vip>,
+    /// `sources`; the longest prefix wins.
+    pub sources: BTreeMap<SourceKey, u32>,
     /// Where packets go; the longest prefix wins. What matches none is not forwarded.
     pub paths: Vec<Path>,
     /// `cursors`; an element that is not here is zero.
@@ -128,6 +130,7 @@ impl Clone for MemoryTables {
             nodes: self.nodes.clone(),
             addresses: self.addresses.clone(),
             vips: self.vips.clone(),
+            sources: self.sources.clone(),
             paths: self.paths.clone(),
             cursors: self.cursors.clone(),
             flows: RefCell::new(flows.map(|(t, f)| (t, Entry(Rc::new(Cell::new(f))))).collect()),
@@ -262,6 +265,16 @@ impl Tables for MemoryTables {
             address: *address,
             network,
         })
+    }
+
+    fn source(&self, service: u32, client: &Address) -> u32 {
+        let matches = |key: &SourceKey| {
+            let differ = u128::from_be_bytes(key.address.octets()) ^ u128::from_be_bytes(client.octets());
+            let bits = key.bits - SourceKey::EVERYBODY;
+            key.service == service && (bits == 0 || differ >> (128 - bits) == 0)
+        };
+        let found = self.sources.iter().filter(|(key, _)| matches(key));
+        found.max_by_key(|(key, _)| key.bits).map_or(0, |(_, value)| *value)
     }
 
     fn flow(&self, tuple: &Tuple) -> Option<Entry> {

@@ -61,6 +61,7 @@ mod tests {
             aliases: Vec::new(),
             ports: Vec::new(),
             any_port: true,
+            sources: Default::default(),
             tcp_timeout: None,
             udp_timeout: None,
             backends: vec![backend(5, "n1"), backend(6, "n2"), backend(7, "n3")],

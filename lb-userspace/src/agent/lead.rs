@@ -105,6 +105,7 @@ mod tests {
             aliases: Vec::new(),
             ports: Vec::new(),
             any_port: false,
+            sources: Default::default(),
             tcp_timeout: None,
             udp_timeout: None,
             backends: backends.iter().map(backend).collect(),

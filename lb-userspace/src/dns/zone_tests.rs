@@ -34,6 +34,7 @@ fn service(network: &str, name: &str, mode: EndpointMode, vips: &[&str], backend
         aliases: Vec::new(),
         ports: Vec::new(),
         any_port: false,
+        sources: Default::default(),
         tcp_timeout: None,
         udp_timeout: None,
         backends,

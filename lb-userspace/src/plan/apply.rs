@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use lb_common::abi::{Addresses, Backends, Frontends, LocalBackends, Nodes, Services, Slots, Table, Vips};
+use lb_common::abi::{Addresses, Backends, Frontends, LocalBackends, Nodes, Services, Slots, Sources, Table, Vips};
 use serde::Serialize;
 
 use super::store::{StoreError, WriteTables};
@@ -100,6 +100,7 @@ pub fn execute(op: &Op, tables: &mut impl WriteTables) -> Result<(), StoreError>
         Row::Service(id, value) => write::<Services>(tables, id, value, remove),
         Row::Frontend(key, value) => write::<Frontends>(tables, key, value, remove),
         Row::Vip(key, value) => write::<Vips>(tables, key, value, remove),
+        Row::Source(key, value) => write::<Sources>(tables, key, value, remove),
     }
 }
 

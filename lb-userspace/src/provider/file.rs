@@ -15,6 +15,7 @@ mod names;
 mod ports;
 mod read;
 mod services;
+mod sources;
 mod validate;
 mod watcher;
 

@@ -52,6 +52,7 @@ pub(crate) fn snapshot() -> Snapshot {
         aliases: vec![],
         ports: vec![],
         any_port: false,
+        sources: Default::default(),
         tcp_timeout: None,
         udp_timeout: None,
         backends: vec![],

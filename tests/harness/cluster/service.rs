@@ -161,6 +161,7 @@ impl Cluster {
                 published: deployed.published.map(Published::On),
             }],
             backend,
+            ..Service::default()
         };
         self.edit(|document| document.service.push(service))?;
         self.settle()?;

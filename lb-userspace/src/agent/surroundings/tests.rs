@@ -58,6 +58,7 @@ fn snapshot() -> Snapshot {
             aliases: Vec::new(),
             ports: Vec::new(),
             any_port: false,
+            sources: Default::default(),
             tcp_timeout: None,
             udp_timeout: None,
             backends: vec![backend("n1", "10.9.0.2"), backend("n2", "10.9.0.3")],

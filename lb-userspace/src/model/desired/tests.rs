@@ -51,6 +51,7 @@ fn cluster() -> Snapshot {
                 published: Some(30080),
             }],
             any_port: false,
+            sources: Default::default(),
             tcp_timeout: Some(Duration::from_secs(30)),
             udp_timeout: None,
             backends: vec![

@@ -140,6 +140,7 @@ impl Merge<'_> {
             aliases: Vec::new(),
             ports: Vec::new(),
             any_port: false,
+            sources: Default::default(),
             tcp_timeout: None,
             udp_timeout: None,
             backends: Vec::new(),

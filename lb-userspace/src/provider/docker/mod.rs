@@ -31,6 +31,7 @@ mod publish;
 mod role;
 mod run;
 mod services;
+mod sources;
 pub mod translate;
 
 pub use drift::Drift;
