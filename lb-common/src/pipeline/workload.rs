@@ -46,13 +46,12 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
         protocol: h.tuple.protocol,
         family: if h.tuple.v6 { 6 } else { 4 },
     };
-    let mut found = find(tables, env, work, &key);
     // In the node's own network there are no VIPs: its flows are those of published ports.
-    let mut flags = if interface.network == NETWORK_NODE {
-        None
-    } else {
-        Some(interface.flags)
+    let mut found = match interface.network {
+        NETWORK_NODE => Found::Nothing,
+        _ => find(tables, env, work, &key),
     };
+    let mut flags = Some(interface.flags);
     if let Found::Nothing = found {
         if let Some(reply) = tables.reply(&work.headers.tuple) {
             if reply.kind == REPLY_VIP {
