@@ -7,8 +7,10 @@ mod carried;
 mod containers;
 mod lead;
 mod loopback;
+mod merge;
 mod names;
 mod removal;
+mod reported;
 mod start;
 mod status;
 mod surroundings;
@@ -282,6 +284,9 @@ impl Agent {
         outcome.odd.extend(refusals);
         outcome.odd.sort();
         outcome.odd.dedup();
+        if let Some(swarm) = self.swarm.as_ref().filter(|_| outcome.complete) {
+            swarm.in_force(&outcome.desired);
+        }
         outcome.problems.extend(self.put_in_force(snapshot, &outcome).await);
         self.complain(&outcome.problems);
         self.measure(snapshot, &outcome, start.elapsed());

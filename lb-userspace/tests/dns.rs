@@ -51,6 +51,7 @@ fn service(network: &str, name: &str, vip: Option<&str>, backends: u8, [a, b, c]
                 port: None,
                 state: BackendState::Ready,
                 weight: 1,
+                pending: false,
                 aliases: Vec::new(),
             })
             .collect(),

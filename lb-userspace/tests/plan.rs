@@ -90,6 +90,7 @@ prop_compose! {
                 port: None,
                 state: if ready { BackendState::Ready } else { BackendState::Draining },
                 weight,
+                pending: false,
                 aliases: Vec::new(),
             }).collect(),
         }).collect();
@@ -355,6 +356,7 @@ fn two_services(hosts: [usize; 2]) -> Snapshot {
             port: None,
             state: BackendState::Ready,
             weight: 1,
+            pending: false,
             aliases: Vec::new(),
         }],
     };

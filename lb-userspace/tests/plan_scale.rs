@@ -22,6 +22,7 @@ fn snapshot() -> Snapshot {
         port: None,
         state: BackendState::Ready,
         weight: 1,
+        pending: false,
         aliases: Vec::new(),
     };
     let service = |s: u32| Service {

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::address::Address;
 
-use super::lead::without;
+use super::lead::{is_ready, without};
 use crate::model::desired::overlay_mac;
-use crate::model::snapshot::Snapshot;
+use crate::model::snapshot::{Backend, Service, Snapshot};
 
 /// MAC addresses on other nodes, by network id.
 pub(super) type Carried = BTreeMap<u32, BTreeSet<[u8; 6]>>;
@@ -15,7 +15,7 @@ pub(super) type Carried = BTreeMap<u32, BTreeSet<[u8; 6]>>;
 /// The snapshot without the ready backends on other nodes to which their overlay does not know the way yet, where a service
 /// has another one. `None`: it knows them all.
 pub(super) fn hold(snapshot: &Snapshot, node: &str, carried: &Carried) -> Option<Snapshot> {
-    without(snapshot, node, |service, backend| {
+    let late = |service: &Service, backend: &Backend| {
         let network = snapshot.networks.iter().find(|network| network.name == service.network);
         let Some(known) = network.filter(|n| n.overlay).and_then(|n| carried.get(&n.id)) else {
             return false;
@@ -24,7 +24,8 @@ pub(super) fn hold(snapshot: &Snapshot, node: &str, carried: &Carried) -> Option
         addresses
             .filter(Address::is_v4)
             .any(|address| !known.contains(&overlay_mac(address)))
-    })
+    };
+    without(snapshot, node, late, is_ready)
 }
 
 #[cfg(test)]
@@ -32,7 +33,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::model::snapshot::{Backend, BackendState, EndpointMode, Network, Service};
+    use crate::model::snapshot::{BackendState, EndpointMode, Network};
 
     #[test]
     fn new_backends_wait_until_their_overlay_knows_the_way() {
@@ -44,6 +45,7 @@ mod tests {
             port: None,
             state: BackendState::Ready,
             weight: 1,
+            pending: false,
         };
         let network = Network {
             name: "shop".into(),

@@ -56,26 +56,35 @@ impl Lead {
 
 /// `now` without the backends that `before` does not have. `None`: there are none.
 fn hold(before: &Snapshot, now: &Snapshot, node: &str) -> Option<Snapshot> {
-    without(now, node, |service, backend| {
+    let late = |service: &Service, backend: &Backend| {
         let known = before.services.iter().find(|known| same(known, service));
         known.is_some_and(|known| !known.backends.iter().any(|k| k.addresses == backend.addresses))
-    })
+    };
+    without(now, node, late, is_ready)
 }
 
-/// The snapshot without the ready backends on other nodes that are `late`, where a service has another ready one. `None`:
-/// there are none.
-pub(super) fn without(snapshot: &Snapshot, node: &str, late: impl Fn(&Service, &Backend) -> bool) -> Option<Snapshot> {
-    let ready = |b: &Backend| b.state == BackendState::Ready;
+/// The snapshot without the ready backends on other nodes that are `late`, where a service has another one that serves
+/// `instead`. `None`: there are none.
+pub(super) fn without(
+    snapshot: &Snapshot,
+    node: &str,
+    late: impl Fn(&Service, &Backend) -> bool,
+    instead: impl Fn(&Backend) -> bool,
+) -> Option<Snapshot> {
     let mut held = None;
     for (index, service) in snapshot.services.iter().enumerate() {
-        let late = |b: &Backend| ready(b) && b.node != node && late(service, b);
+        let late = |b: &Backend| is_ready(b) && b.node != node && late(service, b);
         let any = service.backends.iter().any(late);
-        if any && service.backends.iter().any(|b| ready(b) && !late(b)) {
+        if any && service.backends.iter().any(|b| instead(b) && !late(b)) {
             let held: &mut Snapshot = held.get_or_insert_with(|| snapshot.clone());
             held.services[index].backends.retain(|b| !late(b));
         }
     }
     held
+}
+
+pub(super) fn is_ready(backend: &Backend) -> bool {
+    backend.state == BackendState::Ready
 }
 
 fn same(a: &Service, b: &Service) -> bool {
@@ -95,6 +104,7 @@ mod tests {
             port: None,
             state: BackendState::Ready,
             weight: 1,
+            pending: false,
             aliases: Vec::new(),
         };
         let service = Service {

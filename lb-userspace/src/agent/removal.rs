@@ -12,6 +12,7 @@ use crate::datapath::attach::detach_filters;
 use crate::datapath::{layout, remove};
 use crate::lifecycle::Lock;
 use crate::net::netns::Namespace;
+use crate::stream;
 
 /// Remembers that this agent mounted the BPF file system, so that `uninstall` unmounts it.
 const MOUNTED: &str = "bpffs-mounted";
@@ -53,6 +54,7 @@ pub fn uninstall(config: &Config) -> Result<()> {
         run.join(loopback::CHANGED),
         config.admin.socket.clone(),
         config.stream.state_file.clone(),
+        stream::reports_file(&config.stream.state_file),
         run.join("agent.lock"),
     ] {
         gone(&mut errors, fs::remove_file(&file), &file);

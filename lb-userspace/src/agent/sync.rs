@@ -14,8 +14,8 @@ use lb_common::abi::{InterfaceKey, Interfaces as InterfaceTable, Settings, Setti
 
 use super::carried;
 use super::containers::Finder;
-use super::loopback;
 use super::surroundings::{self, Oddity};
+use super::{loopback, reported};
 use crate::config::Config;
 use crate::datapath::attach::{Attacher, Attachment};
 use crate::datapath::probe::Features;
@@ -36,6 +36,8 @@ pub(super) struct Outcome {
     pub(super) odd: Vec<Oddity>,
     /// What went wrong, if something did: some services may be as they were before.
     pub(super) problems: Vec<String>,
+    /// Whether the tables hold all that was desired.
+    pub(super) complete: bool,
     /// Writes done.
     pub(super) writes: usize,
     /// Time for compiling, for reading and comparing, and for writing.
@@ -144,6 +146,18 @@ impl Synchronizer {
             .places;
         let (mut known, unserved) = surroundings::backend_interfaces(&places, &backends, &interfaces, &links);
         odd.extend(unserved);
+        // What the other nodes' agents have is in the snapshot itself: it changes when they have more.
+        let served = match reported::hold(snapshot, node).map(Arc::new) {
+            Some(rest) => {
+                odd.extend(reported::held(snapshot, &rest).into_iter().map(|(node, count)| {
+                    let reason =
+                        format!("{count} backends on {node} wait until its agent has them; does it run there?");
+                    Oddity::new("", reason)
+                }));
+                rest
+            }
+            None => Arc::clone(snapshot),
+        };
         let mut held = None;
         if let Some(finder) = &mut self.finder {
             let ports = interfaces.workloads.iter().filter(|w| w.network.is_empty());
@@ -155,12 +169,12 @@ impl Synchronizer {
                 .workloads
                 .extend(found.workloads.into_iter().filter(|w| there(&w.network)));
             known.extend(found.reach);
-            held = carried::hold(snapshot, node, &found.carried).map(Arc::new);
+            held = carried::hold(&served, node, &found.carried).map(Arc::new);
             odd.extend(found.problems.into_iter().map(|problem| Oddity::new("", problem)));
         }
         self.waiting = held.is_some();
         let inputs = Inputs {
-            snapshot: held.unwrap_or_else(|| Arc::clone(snapshot)),
+            snapshot: held.unwrap_or(served),
             node: node.to_owned(),
             links,
             known,
@@ -241,6 +255,7 @@ impl Synchronizer {
         let report = plan::apply(&plan, &mut self.store);
         outcome.phases[2] = start.elapsed();
         outcome.writes += report.done;
+        outcome.complete = report.is_complete() && plan.problems.is_empty();
         outcome.problems.extend(plan.problems.iter().cloned());
         if !report.is_complete() {
             outcome.problems.push(report.to_string());

@@ -21,6 +21,7 @@ fn backend(name: &str, addresses: &[&str], state: BackendState) -> Backend {
         port: None,
         state,
         weight: 1,
+        pending: false,
         aliases: Vec::new(),
     }
 }

@@ -185,6 +185,10 @@ pub struct Backend {
     pub state: BackendState,
     /// Share of new flows, 1..=256.
     pub weight: u16,
+    /// Its node's agent does not have it in its tables, at last word: what another node sends through the tunnel would not
+    /// get there. False where nobody says.
+    #[serde(default)]
+    pub pending: bool,
     /// Further DNS names of its own, such as its container's id.
     #[serde(default)]
     pub aliases: Vec<String>,

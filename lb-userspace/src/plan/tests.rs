@@ -60,6 +60,7 @@ fn snapshot(hosts: &[u8]) -> Snapshot {
                     port: None,
                     state: BackendState::Ready,
                     weight: 1,
+                    pending: false,
                     aliases: Vec::new(),
                 })
                 .collect(),

@@ -42,6 +42,7 @@ pub(crate) fn snapshot() -> Snapshot {
         port: None,
         state,
         weight: 1,
+        pending: false,
         aliases: Vec::new(),
     };
     let service = |name: &str, network: &str| Service {

@@ -34,6 +34,7 @@ fn snapshot() -> Snapshot {
         port: None,
         state: snapshot::BackendState::Ready,
         weight: 1,
+        pending: false,
         aliases: Vec::new(),
     };
     Snapshot {

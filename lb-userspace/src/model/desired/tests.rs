@@ -13,6 +13,7 @@ fn backend(name: &str, node: &str, addresses: &[&str]) -> snapshot::Backend {
         port: None,
         state: BackendState::Ready,
         weight: 1,
+        pending: false,
         aliases: Vec::new(),
     }
 }

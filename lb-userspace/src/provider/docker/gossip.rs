@@ -233,6 +233,7 @@ impl Merge<'_> {
             // The engine lists those that are on their way out like all others.
             state: before.map_or(BackendState::Ready, |before| before.state),
             weight: before.map_or(1, |before| before.weight),
+            pending: false,
             aliases: before.map(|before| before.aliases.clone()).unwrap_or_default(),
         })
     }

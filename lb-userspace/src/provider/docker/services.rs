@@ -224,6 +224,7 @@ fn backend(
         port: None,
         state,
         weight: 1,
+        pending: false,
         aliases: task_names(task),
     })
 }

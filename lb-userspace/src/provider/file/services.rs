@@ -395,6 +395,7 @@ pub(super) fn build(services: &[Service], published: &PublishedPorts) -> Vec<sna
                     port: backend.port,
                     state: backend.state,
                     weight: backend.weight,
+                    pending: false,
                     aliases: Vec::new(),
                 })
                 .collect(),
