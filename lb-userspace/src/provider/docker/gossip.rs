@@ -233,7 +233,8 @@ impl Merge<'_> {
             // The engine lists those that are on their way out like all others.
             state: before.map_or(BackendState::Ready, |before| before.state),
             weight: before.map_or(1, |before| before.weight),
-            pending: false,
+            // Nobody says more while no manager's agent answers, and an agent that is away stays away.
+            pending: before.is_some_and(|before| before.pending),
             aliases: before.map(|before| before.aliases.clone()).unwrap_or_default(),
         })
     }

@@ -202,7 +202,10 @@ impl Deaths {
         let now = Instant::now();
         self.0.retain(|_, noticed| now.duration_since(*noticed) < DEATHS);
         for task in tasks {
-            self.0.entry(task).or_insert(now);
+            self.0.entry(task).or_insert_with_key(|task| {
+                info!(target: "lb::provider", task, "a container has died");
+                now
+            });
         }
         sender.send_if_modified(|died| {
             let news = !died.iter().eq(self.0.keys());
