@@ -187,7 +187,7 @@ pub struct Backend {
     pub weight: u16,
     /// Its node's agent does not have it in its tables, at last word: what another node sends through the tunnel would not
     /// get there. False where nobody says.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pending: bool,
     /// Further DNS names of its own, such as its container's id.
     #[serde(default)]
