@@ -34,6 +34,7 @@ pub(crate) fn snapshot() -> Snapshot {
         any_port: false,
         tcp_timeout: None,
         udp_timeout: None,
+        sources: Default::default(),
         backends: vec![backend("a", "n1", "10.0.0.5"), backend("b", "n2", "10.0.0.6")],
     };
     Snapshot {
