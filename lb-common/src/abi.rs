@@ -357,6 +357,32 @@ pub const FLOW_FLAG_HOST: u8 = 8;
 /// backend is asked, whose refusal the client gets to see.
 pub const FLOW_FLAG_REFUSED: u8 = 16;
 
+/// Key of `fragments`: which datagram a fragment is of (RFC 791 2.3, RFC 8200 4.5).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct FragmentKey {
+    /// As the fragment carries it.
+    pub source: Address,
+    /// As the fragment carries it.
+    pub destination: Address,
+    /// Identification.
+    pub id: u32,
+    /// `network << 8 | protocol`.
+    pub network_protocol: u32,
+}
+
+/// Value of `fragments`: what only a datagram's first fragment tells.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Fragment {
+    /// Host byte order.
+    pub source_port: u16,
+    /// Host byte order.
+    pub destination_port: u16,
+    /// Tick of the first fragment.
+    pub seen: u32,
+}
+
 /// What the programs need to know; one element. Ticks are 2^20 ns (1.048576 ms).
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -454,6 +480,8 @@ pub mod capacity {
     pub const COUNTERS: u32 = 64;
     /// `jumps`.
     pub const JUMPS: u32 = 16;
+    /// `fragments`: datagrams under way at one time.
+    pub const FRAGMENTS: u32 = 8_192;
 }
 
 /// A map as the agent and `lbctl` see it.
@@ -533,20 +561,31 @@ pub const JUMP_FROM_ERRORS: u32 = 3;
 pub const JUMP_TO_ERRORS: u32 = 4;
 /// Index in [`JUMPS`] of [`program::HOST_ERRORS`].
 pub const JUMP_HOST_ERRORS: u32 = 5;
+/// Index in [`JUMPS`] of [`program::NODE_FRAGMENTS`].
+pub const JUMP_NODE_FRAGMENTS: u32 = 6;
+/// Index in [`JUMPS`] of [`program::FROM_FRAGMENTS`].
+pub const JUMP_FROM_FRAGMENTS: u32 = 7;
+/// Index in [`JUMPS`] of [`program::TO_FRAGMENTS`].
+pub const JUMP_TO_FRAGMENTS: u32 = 8;
 /// What each index in [`JUMPS`] leads to.
-pub const JUMP_PROGRAMS: [(u32, &str); 6] = [
+pub const JUMP_PROGRAMS: [(u32, &str); 9] = [
     (JUMP_FROM_WORKLOAD, program::FROM_WORKLOAD),
     (JUMP_TO_WORKLOAD, program::TO_WORKLOAD),
     (JUMP_NODE_ERRORS, program::NODE_ERRORS),
     (JUMP_FROM_ERRORS, program::FROM_ERRORS),
     (JUMP_TO_ERRORS, program::TO_ERRORS),
     (JUMP_HOST_ERRORS, program::HOST_ERRORS),
+    (JUMP_NODE_FRAGMENTS, program::NODE_FRAGMENTS),
+    (JUMP_FROM_FRAGMENTS, program::FROM_FRAGMENTS),
+    (JUMP_TO_FRAGMENTS, program::TO_FRAGMENTS),
 ];
 /// Name of the constant in which a pair of `enter` programs has its [`InterfaceKey::namespace`].
 pub const NAMESPACE: &str = "NAMESPACE";
 
 /// Per-CPU array of [`Counter`] by reason code.
 pub const COUNTERS: &str = "counters";
+/// Datagrams under way in fragments: [`FragmentKey`] to [`Fragment`]; the least recently used goes first.
+pub const FRAGMENTS: &str = "fragments";
 /// Per-CPU array of [`ServiceCounter`] by service id.
 pub const SERVICE_COUNTERS: &str = "service_counters";
 
@@ -570,6 +609,12 @@ pub mod program {
     pub const TO_ERRORS: &str = "to_errors";
     /// Where [`FROM_HOST`] goes on with them.
     pub const HOST_ERRORS: &str = "host_errors";
+    /// Where [`TC_NODE`] goes on with fragments.
+    pub const NODE_FRAGMENTS: &str = "node_fragments";
+    /// Where [`FROM_WORKLOAD`] goes on with them.
+    pub const FROM_FRAGMENTS: &str = "from_fragments";
+    /// Where [`TO_WORKLOAD`] goes on with them.
+    pub const TO_FRAGMENTS: &str = "to_fragments";
     /// What is attached for [`FROM_WORKLOAD`]: writes down the namespace and goes on there.
     pub const ENTER_FROM: &str = "enter_from";
     /// What is attached for [`TO_WORKLOAD`].
@@ -590,6 +635,8 @@ const _: () = {
     assert!(size_of::<FlowKey6>() == 40);
     assert!(size_of::<Flow>() == 32);
     assert!(size_of::<Reply>() == 44);
+    assert!(size_of::<FragmentKey>() == 40);
+    assert!(size_of::<Fragment>() == 8);
     assert!(size_of::<Settings>() == 52);
 };
 
@@ -620,6 +667,8 @@ mod pod {
         FlowKey6,
         Flow,
         Reply,
+        FragmentKey,
+        Fragment,
         Settings,
         Counter,
         ServiceCounter

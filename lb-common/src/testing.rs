@@ -21,6 +21,7 @@ mod answer;
 mod drain;
 mod errors;
 mod filter;
+mod fragments;
 mod gateway;
 mod hairpin;
 mod host;
@@ -41,11 +42,12 @@ use fixture::Fixture;
 
 /// Every fixture.
 pub fn fixtures() -> Vec<Fixture> {
-    let topics: [fn() -> Vec<Fixture>; 17] = [
+    let topics: [fn() -> Vec<Fixture>; 18] = [
         answer::fixtures,
         drain::fixtures,
         errors::fixtures,
         filter::fixtures,
+        fragments::fixtures,
         gateway::fixtures,
         hairpin::fixtures,
         host::fixtures,

@@ -79,7 +79,7 @@ reasons! {
     PassNotService = 24 Pass "not_a_service" "No frontend and no flow.";
     PassProtocol = 25 Pass "protocol" "Not IPv4 or IPv6, or neither TCP nor UDP.";
     PassOptions = 26 Pass "ip_options" "IPv4 options or IPv6 extension headers.";
-    PassFragment = 27 Pass "fragment" "A fragment.";
+    PassFragment = 27 Pass "fragment" "A fragment of no service that is known, or whose first one was not seen. XDP leaves all of them to tc.";
     PassPartialChecksum = 28 Pass "partial_checksum" "XDP: the checksum is not filled in yet; tc finishes it.";
     PassToTc = 29 Pass "to_tc" "XDP: a service's packet that only tc can deliver.";
     PassUnresolved = 30 Pass "unresolved" "XDP: the next hop's MAC is not known yet; tc resolves it.";
@@ -103,6 +103,7 @@ reasons! {
     DropTooBig = 52 Drop "too_big" "Does not fit the path after encapsulation.";
     DropForgedSource = 53 Drop "forged_source" "The client's address is of the masquerade range or this node's own, but the packet did not begin here.";
     DropSourceDenied = 54 Drop "source_denied" "The service does not answer clients with this address.";
+    DropFragment = 55 Drop "fragment_without_first" "A fragment of a service's packet whose first one was not seen, or was refused.";
 }
 
 /// What is done with the packet.
@@ -161,6 +162,12 @@ impl Verdict {
     #[inline(always)]
     pub const fn is_for_errors(self) -> bool {
         matches!(self.reason, Reason::PassIcmpError)
+    }
+
+    /// Whether the packet is left to what puts fragments together with their ports: on tc, a program of its own.
+    #[inline(always)]
+    pub const fn is_for_fragments(self) -> bool {
+        matches!(self.reason, Reason::PassFragment)
     }
 
     /// One of the redirects.

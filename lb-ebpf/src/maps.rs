@@ -1,11 +1,11 @@
 //! Every map of the object; layout and capacities are `lb_common::abi`'s.
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_fib_lookup};
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
-    Backend, Counter, EndpointKey, Flow, FlowKey4, FlowKey6, Frontend, Interface, InterfaceKey, Node, NodeAddress,
-    Reply, Service, ServiceCounter, Settings, SlotKey, SourceKey, Vip, VipKey, capacity,
+    Backend, Counter, EndpointKey, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Frontend, Interface, InterfaceKey,
+    Node, NodeAddress, Reply, Service, ServiceCounter, Settings, SlotKey, SourceKey, Vip, VipKey, capacity,
 };
 use lb_common::address::Address;
 use lb_common::pipeline::Work;
@@ -66,6 +66,10 @@ pub(crate) struct Source {
 /// Where the programs go on that are attached to workload interfaces, and others with what needs a stack of its own.
 #[btf_map]
 pub(crate) static jumps: ProgramArray<{ capacity::JUMPS as usize }> = ProgramArray::new();
+
+/// No connections: what is evicted costs one datagram.
+#[btf_map]
+pub(crate) static fragments: LruHashMap<FragmentKey, Fragment, { capacity::FRAGMENTS as usize }> = LruHashMap::new();
 
 /// Keys and queries under construction: the stack has 512 bytes for a program and all that it calls. Programs of one CPU
 /// do not interrupt each other.

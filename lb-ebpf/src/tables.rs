@@ -8,8 +8,8 @@ use core::ptr;
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::{bpf_fib_lookup, bpf_ktime_get_coarse_ns};
 use lb_common::abi::{
-    Backend, EndpointKey, Flow, FlowKey4, FlowKey6, Frontend, Interface, InterfaceKey, Node, NodeAddress, Reply,
-    Service, Settings, SlotKey, SourceKey, TICK_SHIFT, VipKey,
+    Backend, EndpointKey, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, Node,
+    NodeAddress, Reply, Service, Settings, SlotKey, SourceKey, TICK_SHIFT, VipKey,
 };
 use lb_common::address::Address;
 use lb_common::pipeline::Work;
@@ -297,6 +297,17 @@ impl Tables for Maps {
         } else {
             maps::replies4.insert(self.key4(tuple), reply, flags(replace))
         })
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<&'static Fragment> {
+        // SAFETY: as in `interface`.
+        unsafe { maps::fragments.get(key) }
+    }
+
+    #[inline(always)]
+    fn note_fragment(&self, key: &FragmentKey, fragment: &Fragment) {
+        let _ = maps::fragments.insert(key, fragment, BPF_ANY as u64);
     }
 
     #[inline(always)]

@@ -1,4 +1,5 @@
-//! ICMP errors reach the socket that they are about: closed ports, and paths that carry less than their first link.
+//! ICMP errors reach the socket that they are about: closed ports, and paths that carry less than their first link. What is
+//! larger than a path arrives in fragments.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -92,6 +93,46 @@ fn a_backend_hears_that_its_client_is_gone() {
                 heard.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
             });
             assert!(heard, "{what}");
+        }
+    }
+}
+
+#[test]
+fn datagrams_in_fragments_arrive_whole_both_ways() {
+    const LENGTH: usize = 8000;
+    let Some(cluster) = shared() else { return };
+    for family in Family::BOTH {
+        let (service, backend, at) = deserted(&cluster, family);
+        let backend = backend.run(|| socket(at));
+        backend.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        // Not the nodes themselves: on the loopback interface the kernel does not heed that a datagram is too big.
+        for (netns, target) in ways(&cluster, &service, family).into_iter().take(5) {
+            let what = format!("{} to {target}", netns.name());
+            let client = netns.run(|| socket(any(family)));
+            client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            let mut buffer = vec![0; 2 * LENGTH];
+            // Where the tunnel is narrower than the first link, either side learns that from what is lost.
+            let arrived = (0..20).any(|n| {
+                let body = vec![n; LENGTH];
+                // An error that came meanwhile is told first.
+                let _ = client.send_to(&body, target).or_else(|_| client.send_to(&body, target));
+                let Ok((length, peer)) = backend.recv_from(&mut buffer) else {
+                    return false;
+                };
+                assert_eq!(length, LENGTH, "{what}");
+                let answer = buffer[..length].to_vec();
+                let _ = backend
+                    .send_to(&answer, peer)
+                    .or_else(|_| backend.send_to(&answer, peer));
+                match client.recv_from(&mut buffer) {
+                    Ok((length, from)) => {
+                        assert_eq!((length, from), (LENGTH, target), "{what}");
+                        buffer[..length] == answer
+                    }
+                    Err(_) => false,
+                }
+            });
+            assert!(arrived, "{what}");
         }
     }
 }

@@ -9,7 +9,9 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray
 use aya::programs::{Program, TestRun as _, TestRunOptions};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
-use lb_common::abi::{self, Counter, Flow, FlowKey4, FlowKey6, Reply, ServiceCounter, SourceKey, Table, capacity};
+use lb_common::abi::{
+    self, Counter, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Reply, ServiceCounter, SourceKey, Table, capacity,
+};
 use lb_common::address::Address;
 use lb_common::testing::fixture::{Entry, Input};
 use lb_common::testing::tables::MemoryTables;
@@ -34,6 +36,7 @@ pub(crate) struct Kernel {
 pub(crate) struct State {
     pub(crate) flows: BTreeMap<Tuple, Flow>,
     pub(crate) replies: BTreeMap<Tuple, Reply>,
+    pub(crate) fragments: BTreeMap<FragmentKey, Fragment>,
     pub(crate) cursors: BTreeMap<u32, u64>,
     pub(crate) counters: BTreeMap<u8, (u64, u64)>,
     pub(crate) services: BTreeMap<u32, [u64; 5]>,
@@ -47,6 +50,7 @@ impl State {
         Self {
             flows: tables.flows(),
             replies: tables.replies(),
+            fragments: tables.fragments.borrow().clone(),
             cursors: tables.cursors.borrow().clone(),
             counters: counters.map(|(code, c)| (code, (c.packets, c.bytes))).collect(),
             services: services
@@ -110,6 +114,7 @@ impl Kernel {
         let (replies4, replies6) = by_family(&tables.replies());
         self.hash(abi::Replies4::NAME, &replies4)?;
         self.hash(abi::Replies6::NAME, &replies6)?;
+        self.hash(abi::FRAGMENTS, &tables.fragments.borrow())?;
         self.zero::<Counter>(abi::COUNTERS, capacity::COUNTERS)?;
         self.zero::<ServiceCounter>(abi::SERVICE_COUNTERS, ELEMENTS)
     }
@@ -129,6 +134,7 @@ impl Kernel {
         for (key, reply) in self.entries::<FlowKey6, Reply>(abi::Replies6::NAME)? {
             state.replies.insert(tuple6(&key), reply);
         }
+        state.fragments = self.entries(abi::FRAGMENTS)?.into_iter().collect();
         let cursors = Array::<_, u64>::try_from(self.ebpf.map(abi::Cursors::NAME).context("cursors")?)?;
         for id in 0..ELEMENTS {
             match cursors.get(&id, 0)? {

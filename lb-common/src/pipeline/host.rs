@@ -1,6 +1,6 @@
 //! Packets of the node's own processes to the node's own addresses: all of them pass the loopback interface.
 
-use super::{Found, Work, deliver, find_published, masquerade, proceed, unbalanced};
+use super::{What, Work, deliver, find_published, masquerade, proceed, unbalanced};
 use crate::abi::FLOW_FLAG_HOST;
 use crate::answer::too_big;
 use crate::tables::{Env, Tables};
@@ -22,13 +22,11 @@ pub fn egress<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work:
     if work.headers.tuple.source.is_loopback() {
         return Verdict::pass(Reason::PassNotService);
     }
-    // Asked first: what was found must not have to wait on the stack, where the verifier cannot tell what is unset.
-    let mtu = oversized(packet, tables, work);
     let found = find_published(tables, env, work);
-    if matches!(found, Found::Nothing) {
+    if found.is(What::Nothing) {
         return Verdict::pass(Reason::PassNotService);
     }
-    let verdict = match mtu {
+    let verdict = match oversized(packet, tables, work) {
         0 => proceed::<P, T, true>(packet, tables, env, work, found, None, FLOW_FLAG_HOST),
         mtu => {
             masquerade::forget(work);

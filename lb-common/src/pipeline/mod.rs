@@ -6,10 +6,12 @@
 //! | [`workload::from`] | tc ingress on the host side of workload interfaces: VIPs, replies of published flows |
 //! | [`workload::to`] | tc egress there: replies of VIP flows |
 //! | [`host::egress`] | tc egress of the loopback interface: the node's own processes to published ports |
+//! | the same, over packets with [`Packet::FRAGMENTS`] | the same places on tc but the last, for fragments |
 //! | [`errors`] | the same four places on tc, for ICMP errors: [`Verdict::is_for_errors`] |
 
 mod deliver;
 pub mod errors;
+mod fragments;
 pub mod host;
 mod masquerade;
 pub mod node;
@@ -20,7 +22,7 @@ pub mod workload;
 use crate::abi::{EndpointKey, FLOW_FLAG_REFUSED, FRONTEND_FILTERED, NETWORK_NODE, NODE_LOCAL, SOURCE_ALLOWED};
 use crate::address::Address;
 use crate::answer::refuse;
-use crate::flow::{self, Chosen, Known, Opening};
+use crate::flow::{self, Known, Opening};
 use crate::tables::{Env, FlowEntry, Tables};
 use crate::track;
 use crate::tuple::Tuple;
@@ -46,6 +48,19 @@ fn leave_to_tc<P: Packet>(packet: &P, h: &Headers) -> Option<Reason> {
     }
 }
 
+/// What is left undone of a fragment; see [`fragments::resolve`].
+#[inline(always)]
+fn unresolved<P: Packet, T: Tables>(packet: &P, tables: &T, env: &Env, h: &mut Headers) -> Option<Verdict> {
+    if !P::FRAGMENTS {
+        return None;
+    }
+    match fragments::resolve(packet, tables, env, h) {
+        None => None,
+        Some(Reason::DropFragment) => Some(Verdict::drop(Reason::DropFragment)),
+        Some(reason) => Some(Verdict::pass(reason)),
+    }
+}
+
 /// What becomes of a packet that is neither TCP nor UDP.
 #[inline(always)]
 fn unbalanced(h: &Headers) -> Verdict {
@@ -57,15 +72,66 @@ fn unbalanced(h: &Headers) -> Verdict {
 }
 
 /// What the tables say about a packet from a client.
-enum Found {
-    /// It has a flow, and this backend.
-    Flow(Chosen),
+///
+/// Flat, and every field set: what a variant of an enum leaves unset the compiler may keep on the stack all the same, and the
+/// verifier refuses that.
+#[derive(Clone, Copy)]
+struct Found {
+    what: What,
+    /// Of [`What::Service`].
+    service: u32,
+    /// Of [`What::Refused`].
+    reason: Reason,
+}
+
+/// See [`Found`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// It has a flow, and the backend that is noted as chosen in [`Work::opening`].
+    Flow,
     /// It has none, or its flow needs another backend of this service.
-    Service(u32),
+    Service,
     /// It is refused.
-    Refused(Reason),
+    Refused,
     /// It is not for a frontend.
     Nothing,
+}
+
+impl Found {
+    const NOTHING: Self = Self {
+        what: What::Nothing,
+        service: 0,
+        reason: Reason::PassNotService,
+    };
+
+    const FLOW: Self = Self {
+        what: What::Flow,
+        ..Self::NOTHING
+    };
+
+    #[inline(always)]
+    const fn service(service: u32) -> Self {
+        Self {
+            what: What::Service,
+            service,
+            ..Self::NOTHING
+        }
+    }
+
+    #[inline(always)]
+    const fn refused(reason: Reason) -> Self {
+        Self {
+            what: What::Refused,
+            reason,
+            ..Self::NOTHING
+        }
+    }
+
+    /// Whether this is what was found.
+    #[inline(always)]
+    fn is(&self, what: What) -> bool {
+        self.what == what
+    }
 }
 
 /// Looks for the packet's flow, then for its frontend, whose `FRONTEND_*` bits it notes.
@@ -76,14 +142,17 @@ fn find<T: Tables>(tables: &T, env: &Env, work: &mut Work, frontend: &EndpointKe
         let flow = entry.load();
         if !track::expired(&flow, env.now) {
             return match flow::continues(tables, env, &entry, &flow, h) {
-                Known::Keep(chosen) => Found::Flow(chosen),
+                Known::Keep(chosen) => {
+                    work.opening.chosen = chosen;
+                    Found::FLOW
+                }
                 Known::Select(service) => {
                     work.opening.avoid = flow::refused_by(&flow);
                     // Who was let in stays in.
                     work.frontend = 0;
-                    Found::Service(service)
+                    Found::service(service)
                 }
-                Known::Refuse(reason) => Found::Refused(reason),
+                Known::Refuse(reason) => Found::refused(reason),
             };
         }
     }
@@ -91,9 +160,9 @@ fn find<T: Tables>(tables: &T, env: &Env, work: &mut Work, frontend: &EndpointKe
     match tables.frontend(frontend) {
         Some(frontend) => {
             work.frontend = frontend.flags;
-            Found::Service(frontend.service)
+            Found::service(frontend.service)
         }
-        None => Found::Nothing,
+        None => Found::NOTHING,
     }
 }
 
@@ -137,14 +206,18 @@ fn find_published<T: Tables>(tables: &T, env: &Env, work: &mut Work) -> Found {
     // Only we write these addresses: nobody else may reach the flows of whom they stand for.
     if work.mask.on == 0 && masquerade::covers(tables, &h.tuple.source) {
         return match tables.frontend(&key) {
-            Some(_) if is_local(tables, &h.tuple.destination) => Found::Refused(Reason::DropForgedSource),
-            _ => Found::Nothing,
+            Some(_) if is_local(tables, &h.tuple.destination) => Found::refused(Reason::DropForgedSource),
+            _ => Found::NOTHING,
         };
     }
     match find(tables, env, work, &key) {
-        Found::Service(_) if !is_local(tables, &work.headers.tuple.destination) => Found::Nothing,
-        Found::Service(service) if work.frontend & FRONTEND_FILTERED != 0 && !admits(tables, service, work) => {
-            Found::Refused(Reason::DropSourceDenied)
+        found if found.is(What::Service) && !is_local(tables, &work.headers.tuple.destination) => Found::NOTHING,
+        found
+            if found.is(What::Service)
+                && work.frontend & FRONTEND_FILTERED != 0
+                && !admits(tables, found.service, work) =>
+        {
+            Found::refused(Reason::DropSourceDenied)
         }
         found => found,
     }
@@ -172,17 +245,21 @@ fn proceed<P: Packet, T: Tables, const MASKED: bool>(
     interface_flags: Option<u32>,
     flow_flags: u8,
 ) -> Verdict {
-    let chosen = match found {
-        Found::Nothing => return Verdict::pass(Reason::PassNotService),
-        Found::Flow(chosen) => chosen,
-        Found::Refused(reason) => {
+    // Of what the first one has not opened, nothing is left to begin.
+    if work.headers.is_later::<P>() && (found.is(What::Service) || found.is(What::Refused)) {
+        return Verdict::drop(Reason::DropFragment);
+    }
+    match found.what {
+        What::Nothing => return Verdict::pass(Reason::PassNotService),
+        What::Flow => {}
+        What::Refused => {
             if MASKED {
                 masquerade::forget(work);
             }
-            return refuse(packet, &mut work.headers, reason);
+            return refuse(packet, &mut work.headers, found.reason);
         }
-        Found::Service(service) => {
-            work.opening.service = service;
+        What::Service => {
+            work.opening.service = found.service;
             work.opening.origin = 0;
             let again = if work.opening.avoid != 0 { FLOW_FLAG_REFUSED } else { 0 };
             work.opening.flags = flow_flags | again;
@@ -192,9 +269,9 @@ fn proceed<P: Packet, T: Tables, const MASKED: bool>(
                 }
                 return refuse(packet, &mut work.headers, reason);
             }
-            work.opening.chosen
         }
-    };
+    }
+    let chosen = work.opening.chosen;
     if MASKED && masquerade::put_on(packet, work).is_none() {
         return Verdict::drop(Reason::DropRewrite);
     }

@@ -1,7 +1,7 @@
 //! Packets between nodes: into the tunnel, and out of it.
 
 use super::deliver::{self, by_route, tunnel_address, xdp_can_follow};
-use super::{Work, is_local, masquerade, published_key, refusal, unbalanced};
+use super::{Work, is_local, masquerade, published_key, refusal, unbalanced, unresolved};
 use crate::abi::{BACKEND_GONE, BACKEND_LOCAL, Backend, EndpointKey, NETWORK_NODE, NODE_LOCAL, Reply, TCP};
 use crate::address::Address;
 use crate::answer::too_big;
@@ -46,6 +46,8 @@ pub(super) fn send<P: Packet, T: Tables>(
 ) -> Verdict {
     if let Err(reason) = find_way(packet, tables, env, work, out) {
         return match reason {
+            // The first one has been answered.
+            Reason::AnswerTooBig if work.headers.is_later::<P>() => Verdict::drop(Reason::DropTooBig),
             Reason::AnswerTooBig => {
                 // Who is answered knows the packet as it came.
                 if P::HOOK == Hook::Tc && masquerade::take_off(packet, work).is_none() {
@@ -224,6 +226,9 @@ pub(super) fn receive<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &En
         return Verdict::pass(Reason::PassPartialChecksum);
     }
     h.tuple.network = NETWORK_NODE;
+    if unresolved(packet, tables, env, h).is_some() {
+        return Verdict::drop(Reason::DropFragment);
+    }
     if label.direction == Direction::Forward {
         forward(packet, tables, env, work, &label, sender)
     } else {
@@ -260,8 +265,10 @@ pub(super) fn read<P: Packet, T: Tables>(packet: &mut P, tables: &T, work: &mut 
     }
     let offset = tunnel::inner(h.l4);
     // The outer headers are done with.
-    if parse::ip(packet, offset, inner_v6, h).is_some() {
-        return Err(Verdict::drop(Reason::DropTunnelMalformed));
+    match parse::ip(packet, offset, inner_v6, h) {
+        None => {}
+        Some(Reason::PassFragment) if !P::FRAGMENTS => return Err(Verdict::pass(Reason::PassFragment)),
+        Some(_) => return Err(Verdict::drop(Reason::DropTunnelMalformed)),
     }
     Ok((label, sender))
 }
@@ -293,6 +300,7 @@ fn forward<P: Packet, T: Tables>(
     }
     let chosen = match known(tables, env, &work.headers, label, sender) {
         Some(chosen) => chosen,
+        None if work.headers.is_later::<P>() => return Verdict::drop(Reason::DropFragment),
         None => match admit(tables, env, work, label, sender) {
             Ok(chosen) => chosen,
             Err(reason) => return Verdict::drop(reason),

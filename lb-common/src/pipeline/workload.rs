@@ -2,7 +2,7 @@
 
 use super::deliver::{self, turn_back};
 use super::tunnel::{self, Outgoing};
-use super::{Found, Work, find, find_published, masquerade, proceed, refusal, unbalanced};
+use super::{Found, What, Work, find, find_published, masquerade, proceed, refusal, unbalanced, unresolved};
 use crate::abi::{
     Backend, EndpointKey, Flow, INTERFACE_WORKLOAD, Interface, InterfaceKey, NETWORK_NODE, REPLY_HAIRPIN, REPLY_VIP,
     Reply, TCP, UDP,
@@ -39,6 +39,10 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
         return control(packet, tables, &interface, h);
     }
     h.tuple.network = interface.network;
+    if let Some(verdict) = unresolved(packet, tables, env, h) {
+        return verdict;
+    }
+    let h = &mut work.headers;
     let key = EndpointKey {
         address: h.tuple.destination,
         network: interface.network,
@@ -46,13 +50,14 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
         protocol: h.tuple.protocol,
         family: if h.tuple.v6 { 6 } else { 4 },
     };
-    // In the node's own network there are no VIPs: its flows are those of published ports.
-    let mut found = match interface.network {
-        NETWORK_NODE => Found::Nothing,
-        _ => find(tables, env, work, &key),
+    // In the node's own network there are no VIPs.
+    let mut found = if interface.network == NETWORK_NODE {
+        Found::NOTHING
+    } else {
+        find(tables, env, work, &key)
     };
     let mut flags = Some(interface.flags);
-    if let Found::Nothing = found {
+    if found.is(What::Nothing) {
         if let Some(reply) = tables.reply(&work.headers.tuple) {
             if reply.kind == REPLY_VIP {
                 return Verdict::pass(Reason::PassNetwork);
@@ -64,9 +69,9 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
         let h = &mut work.headers;
         found = if tables.is_vip(&h.tuple.destination, interface.network) {
             match tables.frontend(&EndpointKey { port: 0, ..key }) {
-                Some(frontend) => Found::Service(frontend.service),
-                None if h.tuple.protocol == TCP => Found::Refused(Reason::ResetNoPort),
-                None => Found::Refused(Reason::UnreachableNoPort),
+                Some(frontend) => Found::service(frontend.service),
+                None if h.tuple.protocol == TCP => Found::refused(Reason::ResetNoPort),
+                None => Found::refused(Reason::UnreachableNoPort),
             }
         } else {
             if forges_tunnel(tables, h) {
@@ -180,6 +185,10 @@ pub fn to<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mu
         return unbalanced(h);
     }
     h.tuple.network = interface.network;
+    if let Some(verdict) = unresolved(packet, tables, env, h) {
+        return verdict;
+    }
+    let h = &mut work.headers;
     let Some(reply) = tables.reply(&h.tuple) else {
         return Verdict::pass(Reason::PassNotService);
     };

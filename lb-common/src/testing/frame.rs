@@ -185,6 +185,19 @@ impl Frame {
         self
     }
 
+    /// Who speaks to whom, in the node's own network.
+    pub fn tuple(&self) -> crate::tuple::Tuple {
+        crate::tuple::Tuple {
+            v6: self.source.is_ipv6(),
+            source: self.source.ip().into(),
+            destination: self.destination.ip().into(),
+            source_port: self.source.port(),
+            destination_port: self.destination.port(),
+            protocol: self.protocol,
+            network: 0,
+        }
+    }
+
     /// TCP or UDP header and payload.
     fn segment(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -295,6 +308,37 @@ fn ipv4(
     head[10..12].copy_from_slice(&sum);
     head.extend(body);
     head
+}
+
+/// Cuts an IP packet without options into fragments, at these offsets of what it carries (multiples of eight).
+pub fn fragments(packet: &[u8], id: u16, cuts: &[usize]) -> Vec<Vec<u8>> {
+    let v6 = packet[0] >> 4 == 6;
+    let (head, body) = packet.split_at(if v6 { 40 } else { 20 });
+    let starts = std::iter::once(0).chain(cuts.iter().copied());
+    let ends = cuts.iter().copied().chain(std::iter::once(body.len()));
+    let fragment = |(start, end): (usize, usize)| {
+        let more = end < body.len();
+        let mut head = head.to_vec();
+        if v6 {
+            let field = start as u16 | u16::from(more);
+            head[4..6].copy_from_slice(&((8 + end - start) as u16).to_be_bytes());
+            let next = std::mem::replace(&mut head[6], 44);
+            head.extend([next, 0]);
+            head.extend(field.to_be_bytes());
+            head.extend(u32::from(id).to_be_bytes());
+        } else {
+            let field = (start / 8) as u16 | if more { 0x2000 } else { 0 };
+            head[2..4].copy_from_slice(&((20 + end - start) as u16).to_be_bytes());
+            head[4..6].copy_from_slice(&id.to_be_bytes());
+            head[6..8].copy_from_slice(&field.to_be_bytes());
+            head[10..12].fill(0);
+            let sum = checksum(&head).to_be_bytes();
+            head[10..12].copy_from_slice(&sum);
+        }
+        head.extend(&body[start..end]);
+        head
+    };
+    starts.zip(ends).map(fragment).collect()
 }
 
 /// An ICMP or ICMPv6 message inside IP; `message` has zeros for its checksum.

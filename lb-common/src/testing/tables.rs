@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::vec::Vec;
 
 use crate::abi::{
-    Backend, Counter, EndpointKey, Flow, Frontend, Interface, InterfaceKey, Node, NodeAddress, Reply, Service,
-    ServiceCounter, Settings, SlotKey, SourceKey, Vip, VipKey, capacity,
+    Backend, Counter, EndpointKey, Flow, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, Node, NodeAddress,
+    Reply, Service, ServiceCounter, Settings, SlotKey, SourceKey, Vip, VipKey, capacity,
 };
 use crate::address::Address;
 use crate::tables::{FlowEntry, Insert, NextHop, Route, Tables};
@@ -112,6 +112,8 @@ pub struct MemoryTables {
     pub cursors: RefCell<BTreeMap<u32, u64>>,
     flows: RefCell<BTreeMap<Tuple, Entry>>,
     replies: RefCell<BTreeMap<Tuple, Reply>>,
+    /// `fragments`.
+    pub fragments: RefCell<BTreeMap<FragmentKey, Fragment>>,
     counters: RefCell<BTreeMap<u8, Counter>>,
     service_counters: RefCell<BTreeMap<u32, ServiceCounter>>,
 }
@@ -135,6 +137,7 @@ impl Clone for MemoryTables {
             cursors: self.cursors.clone(),
             flows: RefCell::new(flows.map(|(t, f)| (t, Entry(Rc::new(Cell::new(f))))).collect()),
             replies: self.replies.clone(),
+            fragments: self.fragments.clone(),
             counters: self.counters.clone(),
             service_counters: self.service_counters.clone(),
         }
@@ -180,8 +183,11 @@ impl MemoryTables {
         counter.bytes += bytes as u64;
     }
 
-    /// Moves every flow's clock by `ticks`.
+    /// Moves every flow's and every fragment's clock by `ticks`.
     pub fn shift(&self, ticks: u32) {
+        for fragment in self.fragments.borrow_mut().values_mut() {
+            fragment.seen = fragment.seen.wrapping_add(ticks);
+        }
         for Entry(cell) in self.flows.borrow().values() {
             let flow = cell.get();
             cell.set(Flow {
@@ -296,6 +302,14 @@ impl Tables for MemoryTables {
 
     fn insert_reply(&self, tuple: &Tuple, reply: &Reply, replace: bool) -> Insert {
         insert(&mut self.replies.borrow_mut(), tuple, *reply, replace)
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<Value<Fragment>> {
+        self.fragments.borrow().get(key).copied().map(Value)
+    }
+
+    fn note_fragment(&self, key: &FragmentKey, fragment: &Fragment) {
+        self.fragments.borrow_mut().insert(*key, *fragment);
     }
 
     fn count_service(&self, service: u32, flows: u32, bytes: usize, reply: bool) {

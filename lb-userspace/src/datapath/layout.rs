@@ -47,7 +47,7 @@ pub fn parse_link(name: &str) -> Option<(&str, InterfaceKey)> {
 
 /// Maps that are pinned: all that user space reads. Scratch space of the programs is not.
 pub fn is_pinned(map: &str) -> bool {
-    abi::TABLE_NAMES.contains(&map) || [abi::COUNTERS, abi::SERVICE_COUNTERS, abi::JUMPS].contains(&map)
+    abi::TABLE_NAMES.contains(&map) || [abi::COUNTERS, abi::SERVICE_COUNTERS, abi::JUMPS, abi::FRAGMENTS].contains(&map)
 }
 
 /// Maps whose capacity is configured.

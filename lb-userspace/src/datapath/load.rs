@@ -15,7 +15,7 @@ use super::layout::{self, Shape};
 use super::sys;
 
 /// Every program of the object.
-pub const PROGRAMS: [&str; 11] = [
+pub const PROGRAMS: [&str; 14] = [
     program::XDP_NODE,
     program::TC_NODE,
     program::FROM_WORKLOAD,
@@ -25,6 +25,9 @@ pub const PROGRAMS: [&str; 11] = [
     program::FROM_ERRORS,
     program::TO_ERRORS,
     program::HOST_ERRORS,
+    program::NODE_FRAGMENTS,
+    program::FROM_FRAGMENTS,
+    program::TO_FRAGMENTS,
     program::ENTER_FROM,
     program::ENTER_TO,
 ];
