@@ -13,6 +13,7 @@
 //! | [`agent`], [`lbctl`] | the processes under test |
 //! | [`server`], [`client`], [`traffic`], [`dns`] | who speaks through the load balancer |
 //! | [`capture`] | packets of a namespace, kept as pcap files when the test failed |
+//! | [`evidence`] | figures by which a test proves a promise |
 //! | [`xdp`] | an XDP program that passes everything, for the far ends of veth pairs |
 
 pub mod agent;
@@ -21,6 +22,7 @@ pub mod cleanup;
 pub mod client;
 pub mod cluster;
 pub mod dns;
+pub mod evidence;
 pub mod lbctl;
 pub mod netns;
 pub mod require;

@@ -8,6 +8,7 @@ mod ebpf;
 mod generate;
 mod object;
 mod process;
+mod reliability;
 mod rules;
 mod services;
 mod setup;
@@ -52,6 +53,8 @@ enum Verb {
         #[arg(long)]
         check: bool,
     },
+    /// Run the tests that prove the promises and write docs/reliability.md with their figures.
+    Reliability(reliability::Arguments),
     /// Static programs, a container image and checksums, to install on nodes.
     Dist(dist::Arguments),
     /// All that a change must pass: format, lints, rules, every test, documents.
@@ -75,6 +78,7 @@ fn run() -> Result<ExitCode> {
         Verb::Demo { arguments } => demo::execute(&arguments)?,
         Verb::Ebpf(arguments) => ebpf::run(&arguments)?,
         Verb::Dist(arguments) => dist::run(&arguments)?,
+        Verb::Reliability(arguments) => reliability::execute(&arguments)?,
         Verb::Gen { check } => generate::run(check)?,
         Verb::Test(arguments) => {
             let counts = test::execute(&arguments)?;
