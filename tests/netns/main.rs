@@ -11,6 +11,7 @@
 //! | `backends` | weights, drain, refusals, removal, none at all |
 //! | `errors` | ICMP errors: closed ports, narrow paths |
 //! | `lifecycle` | the agent stops, dies, comes back, goes for good |
+//! | `faults` | live flows while the agent dies, programs, tables and cluster state change |
 //! | `transfer` | large bodies, segment sizes, TTL |
 //! | `names` | DNS |
 //! | `cluster_file` | reload, automatic ports, invalid documents |
@@ -20,6 +21,7 @@
 mod backends;
 mod cluster_file;
 mod errors;
+mod faults;
 mod filter;
 mod gateway;
 mod host;

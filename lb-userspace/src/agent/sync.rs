@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::datapath::attach::{Attacher, Attachment};
 use crate::datapath::probe::Features;
 use crate::datapath::store::Store;
+use crate::fault::{self, Point};
 use crate::model::desired::{self, Desired};
 use crate::model::snapshot::Snapshot;
 use crate::net::{Link, Netlink};
@@ -59,6 +60,8 @@ pub(super) struct Synchronizer {
     pub(super) waiting: bool,
     /// Elements of `backends` that may be given to another address, from the newest walk over the flows.
     pub(super) reusable: Reusable,
+    /// Programs of another version forward by tables of their own: ours are filled before they take over.
+    pub(super) fill_first: bool,
     /// What the last complete synchronisation was made from: a change of neighbours that changes none of it
     /// needs no reading of the tables.
     last: Option<Inputs>,
@@ -112,6 +115,7 @@ impl Synchronizer {
             finder,
             waiting: false,
             reusable: Reusable::default(),
+            fill_first: false,
             last: None,
         }
     }
@@ -221,11 +225,13 @@ impl Synchronizer {
             outcome.odd.push(Oddity::new(&refusal.object, &refusal.reason));
         }
         outcome.phases[0] = start.elapsed();
+        fault::here(Point::SyncBegun);
 
         if self.store.get::<SettingsTable>(&0)? != Some(inputs.settings) {
             self.store.set::<SettingsTable>(&0, &inputs.settings)?;
             outcome.writes += 1;
         }
+        fault::here(Point::SyncSettings);
         let present = self.store.entries::<InterfaceTable>()?;
         for (interface, row) in &inputs.rows {
             if present.get(interface) != Some(row) {
@@ -233,7 +239,26 @@ impl Synchronizer {
                 outcome.writes += 1;
             }
         }
+        fault::here(Point::SyncInterfaces);
 
+        if self.fill_first {
+            self.fill(&desired, &mut outcome)?;
+        }
+        self.attach(interfaces, &mut outcome);
+        if !std::mem::take(&mut self.fill_first) {
+            self.fill(&desired, &mut outcome)?;
+        }
+
+        for interface in present.keys().filter(|i| !inputs.rows.contains_key(i)) {
+            self.store.delete::<InterfaceTable>(interface)?;
+            outcome.writes += 1;
+        }
+        outcome.desired = Arc::new(desired);
+        Ok(outcome)
+    }
+
+    /// The programs.
+    fn attach(&mut self, interfaces: &crate::datapath::attach::Interfaces, outcome: &mut Outcome) {
         outcome.attachments = self.attacher.reconcile(&interfaces.wanted());
         for attachment in &outcome.attachments {
             if let Some(error) = &attachment.error {
@@ -243,17 +268,23 @@ impl Synchronizer {
                 ));
             }
         }
+        fault::here(Point::SyncAttached);
+    }
 
+    /// The tables.
+    fn fill(&mut self, desired: &Desired, outcome: &mut Outcome) -> Result<()> {
         let start = Instant::now();
         let mut actual = Actual::read(&self.store).context("cannot read the tables")?;
         actual.reusable = self.reusable.clone();
-        let plan = plan::diff(&desired, &actual);
+        let plan = plan::diff(desired, &actual);
         drop(actual);
         outcome.phases[1] = start.elapsed();
+        fault::here(Point::SyncPlanned);
 
         let start = Instant::now();
         let report = plan::apply(&plan, &mut self.store);
         outcome.phases[2] = start.elapsed();
+        fault::here(Point::SyncApplied);
         outcome.writes += report.done;
         outcome.complete = report.is_complete() && plan.problems.is_empty();
         outcome.problems.extend(plan.problems.iter().cloned());
@@ -264,12 +295,6 @@ impl Synchronizer {
             tracing::debug!(target: "lb::sync", action = ?change.action, object = change.object, name = %change.name,
                 detail = %change.detail, "change");
         }
-
-        for interface in present.keys().filter(|i| !inputs.rows.contains_key(i)) {
-            self.store.delete::<InterfaceTable>(interface)?;
-            outcome.writes += 1;
-        }
-        outcome.desired = Arc::new(desired);
-        Ok(outcome)
+        Ok(())
     }
 }

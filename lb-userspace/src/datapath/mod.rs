@@ -2,6 +2,7 @@
 //!
 //! | module | does |
 //! |---|---|
+//! | `carry` | tables of an earlier version go on in this one |
 //! | [`load`] | object over pinned maps to loaded programs |
 //! | [`attach`] | programs to interfaces, links to pins |
 //! | [`store`] | tables for plans |
@@ -12,6 +13,7 @@
 
 pub mod attach;
 mod bpffs;
+mod carry;
 pub mod clock;
 pub mod collect;
 pub mod layout;
@@ -25,3 +27,21 @@ mod walk;
 
 /// The eBPF object that this program was built with; empty if it was built without one.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("LB_EBPF_OBJECT_PATH"));
+
+/// [`OBJECT`]. Builds with debug assertions load another one if `LB_OBJECT` names its file: for tests of upgrades.
+///
+/// # Panics
+/// If that file cannot be read.
+pub fn object() -> &'static [u8] {
+    #[cfg(debug_assertions)]
+    {
+        static OTHER: std::sync::LazyLock<Option<Vec<u8>>> = std::sync::LazyLock::new(|| {
+            let path = std::env::var_os("LB_OBJECT")?;
+            Some(std::fs::read(&path).unwrap_or_else(|error| panic!("LB_OBJECT={}: {error}", path.display())))
+        });
+        if let Some(other) = OTHER.as_ref() {
+            return other;
+        }
+    }
+    OBJECT
+}

@@ -48,6 +48,11 @@ pub(crate) const PROMISES: &[Promise] = &[
                 "lb-tests",
                 "netns",
                 &[
+                    "faults::no_flow_is_lost_wherever_the_agent_dies",
+                    "faults::no_flow_is_lost_when_the_layout_changes",
+                    "faults::new_flows_are_served_where_a_layout_cannot_be_taken_over",
+                    "faults::no_flow_is_lost_without_cluster_state_or_with_an_old_one",
+                    "faults::no_flow_is_lost_while_services_change",
                     "lifecycle::stop_kill_and_restart_lose_no_request",
                     "lifecycle::what_changed_while_the_agent_was_away_is_applied_when_it_is_back",
                 ],
