@@ -10,6 +10,7 @@
 //! | `vip` | addresses inside networks |
 //! | `backends` | weights, drain, refusals, removal, none at all |
 //! | `errors` | ICMP errors: closed ports, narrow paths |
+//! | `drain` | what a draining backend keeps, and how that ends |
 //! | `lifecycle` | the agent stops, dies, comes back, goes for good |
 //! | `faults` | live flows while the agent dies, programs, tables and cluster state change |
 //! | `transfer` | large bodies, segment sizes, TTL |
@@ -20,6 +21,7 @@
 
 mod backends;
 mod cluster_file;
+mod drain;
 mod errors;
 mod faults;
 mod filter;

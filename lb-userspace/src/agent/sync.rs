@@ -5,12 +5,13 @@
 //! So nobody is sent to a backend whose interface cannot translate its replies yet; programs whose tables are
 //! still empty pass everything.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
-use lb_common::abi::{InterfaceKey, Interfaces as InterfaceTable, Settings, SettingsTable};
+use lb_common::abi::{EndpointKey, InterfaceKey, Interfaces as InterfaceTable, Settings, SettingsTable};
 
 use super::carried;
 use super::containers::Finder;
@@ -19,6 +20,7 @@ use super::{loopback, reported};
 use crate::config::Config;
 use crate::datapath::attach::{Attacher, Attachment};
 use crate::datapath::probe::Features;
+use crate::datapath::shed;
 use crate::datapath::store::Store;
 use crate::fault::{self, Point};
 use crate::model::desired::{self, Desired};
@@ -62,6 +64,8 @@ pub(super) struct Synchronizer {
     pub(super) reusable: Reusable,
     /// Programs of another version forward by tables of their own: ours are filled before they take over.
     pub(super) fill_first: bool,
+    /// Backends that datagrams of a service have left, although another one still uses them.
+    shed: BTreeSet<(u64, EndpointKey)>,
     /// What the last complete synchronisation was made from: a change of neighbours that changes none of it
     /// needs no reading of the tables.
     last: Option<Inputs>,
@@ -116,6 +120,7 @@ impl Synchronizer {
             waiting: false,
             reusable: Reusable::default(),
             fill_first: false,
+            shed: BTreeSet::new(),
             last: None,
         }
     }
@@ -290,6 +295,12 @@ impl Synchronizer {
         outcome.problems.extend(plan.problems.iter().cloned());
         if !report.is_complete() {
             outcome.problems.push(report.to_string());
+        } else if self.shed != desired.drained {
+            let moved = shed::shed(&mut self.store, &desired.drained)?;
+            if moved > 0 {
+                tracing::info!(target: "lb::sync", flows = moved, "UDP flows leave what drains in their service alone");
+            }
+            self.shed.clone_from(&desired.drained);
         }
         for change in &plan.changes {
             tracing::debug!(target: "lb::sync", action = ?change.action, object = change.object, name = %change.name,

@@ -6,6 +6,7 @@
 //! | [`load`] | object over pinned maps to loaded programs |
 //! | [`attach`] | programs to interfaces, links to pins |
 //! | [`store`] | tables for plans |
+//! | [`shed`] | datagrams leave what drains in their service alone |
 //! | [`collect`] | expiry and census of flows |
 //! | [`probe`] | what the kernel can do |
 //! | [`remove`] | takes everything away |
@@ -20,6 +21,7 @@ pub mod layout;
 pub mod load;
 pub mod probe;
 pub mod remove;
+pub mod shed;
 pub mod store;
 mod sys;
 pub mod view;

@@ -69,12 +69,16 @@ pub(crate) const PROMISES: &[Promise] = &[
         title: "Drain is exact",
         claim: "A draining backend keeps its established TCP connections and gets no new flow; a service with nothing but \
                 draining backends goes on serving. A connection whose backend is removed is reset by its next packet; \
-                datagrams go to another backend with theirs.",
+                datagrams go to another backend with theirs. A backend of two services drains in the one that says so.",
         tests: &[
             tests(
                 "lb-tests",
                 "netns",
                 &[
+                    "drain::the_end_of_a_drain_resets_what_is_left_with_its_next_packet",
+                    "drain::a_port_that_is_used_again_leaves_a_draining_backend",
+                    "drain::where_nothing_else_is_left_draining_backends_go_on_serving",
+                    "drain::a_backend_of_two_services_drains_in_one_alone",
                     "backends::a_draining_backend_keeps_its_connections_and_gets_no_new_one",
                     "backends::connections_of_a_removed_backend_are_reset_at_once",
                     "backends::udp_moves_at_once",
