@@ -123,7 +123,12 @@ fn interfaces(mode: XdpMode) -> Interfaces {
 
 fn start(bpffs: &Path, mode: XdpMode) -> (Attacher, Vec<lb_userspace::datapath::attach::Attachment>) {
     let loaded = load::load(OBJECT, bpffs, 4096).expect("load");
-    let mut attacher = Attacher::new(loaded.ebpf, loaded.directory, Features::probe().tcx);
+    let mut attacher = Attacher::new(
+        loaded.ebpf,
+        loaded.directory,
+        Features::probe().tcx,
+        loaded.carried.directories,
+    );
     let report = attacher.reconcile(&interfaces(mode).wanted());
     (attacher, report)
 }
@@ -249,7 +254,7 @@ fn without_tcx_filters_are_replaced_and_removed() {
         };
         for _ in 0..2 {
             let loaded = load::load(OBJECT, &bpffs, 4096).expect("load");
-            let mut attacher = Attacher::new(loaded.ebpf, loaded.directory, false);
+            let mut attacher = Attacher::new(loaded.ebpf, loaded.directory, false, loaded.carried.directories);
             for _ in 0..2 {
                 let report = attacher.reconcile(&interfaces(XdpMode::Off).wanted());
                 assert!(

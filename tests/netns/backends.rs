@@ -12,7 +12,7 @@ use lb_tests::traffic::{Style, Traffic};
 use super::{assert_even, shared};
 
 /// Who can speak to a service, and where: a client to a node without a backend and to one with, a workload to the VIP.
-fn ways<'a>(cluster: &'a Cluster, service: &Deployed<'_>, family: Family) -> [(&'a Netns, SocketAddr); 3] {
+pub(super) fn ways<'a>(cluster: &'a Cluster, service: &Deployed<'_>, family: Family) -> [(&'a Netns, SocketAddr); 3] {
     let client = cluster.client(0).netns();
     [
         (client, service.on_node(2, family)),
@@ -22,7 +22,7 @@ fn ways<'a>(cluster: &'a Cluster, service: &Deployed<'_>, family: Family) -> [(&
 }
 
 /// One kept connection to each backend, with its backend's name.
-fn connect_to_each(target: SocketAddr, backends: &[String]) -> Vec<(String, Connection)> {
+pub(super) fn connect_to_each(target: SocketAddr, backends: &[String]) -> Vec<(String, Connection)> {
     let connections = backends.iter().map(|_| {
         let mut connection = Connection::open(target).unwrap();
         (connection.ask().unwrap().backend, connection)

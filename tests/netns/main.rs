@@ -10,7 +10,9 @@
 //! | `vip` | addresses inside networks |
 //! | `backends` | weights, drain, refusals, removal, none at all |
 //! | `errors` | ICMP errors: closed ports, narrow paths |
+//! | `drain` | what a draining backend keeps, and how that ends |
 //! | `lifecycle` | the agent stops, dies, comes back, goes for good |
+//! | `faults` | live flows while the agent dies, programs, tables and cluster state change |
 //! | `transfer` | large bodies, segment sizes, TTL |
 //! | `names` | DNS |
 //! | `cluster_file` | reload, automatic ports, invalid documents |
@@ -19,7 +21,9 @@
 
 mod backends;
 mod cluster_file;
+mod drain;
 mod errors;
+mod faults;
 mod filter;
 mod gateway;
 mod host;

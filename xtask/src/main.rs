@@ -11,6 +11,7 @@ mod guest;
 mod kernels;
 mod object;
 mod process;
+mod reliability;
 mod rules;
 mod services;
 mod setup;
@@ -62,6 +63,8 @@ enum Verb {
         #[arg(long)]
         check: bool,
     },
+    /// Run the tests that prove the promises and write docs/reliability.md with their figures.
+    Reliability(reliability::Arguments),
     /// Static programs, a container image and checksums, to install on nodes.
     Dist(dist::Arguments),
     /// All that a change must pass: format, lints, rules, every test, documents.
@@ -91,6 +94,7 @@ fn run() -> Result<ExitCode> {
         Verb::Probe(arguments) => kernels::run(&arguments)?,
         Verb::Fuzz(arguments) => fuzz::run(&arguments)?,
         Verb::Dist(arguments) => dist::run(&arguments)?,
+        Verb::Reliability(arguments) => reliability::execute(&arguments)?,
         Verb::Gen { check } => generate::run(check)?,
         Verb::Test(arguments) => {
             let counts = test::execute(&arguments)?;

@@ -31,7 +31,13 @@ pub(super) fn remember_mount(run: &Path, mount_point: &Path) -> Result<()> {
 pub fn uninstall(config: &Config) -> Result<()> {
     let run = &config.paths.run;
     let lock = Lock::acquire(run)?;
-    let pins = Lock::of_directory(&layout::versioned(&config.paths.bpffs))?;
+    let others = layout::others(&config.paths.bpffs)
+        .into_iter()
+        .map(|(_, directory)| directory);
+    let versions = std::iter::once(layout::versioned(&config.paths.bpffs)).chain(others);
+    let pins: Vec<_> = versions
+        .map(|directory| Lock::of_directory(&directory))
+        .collect::<Result<_, _>>()?;
     let mut errors = Vec::new();
 
     drop(pins);

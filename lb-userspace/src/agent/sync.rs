@@ -5,12 +5,13 @@
 //! So nobody is sent to a backend whose interface cannot translate its replies yet; programs whose tables are
 //! still empty pass everything.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
-use lb_common::abi::{InterfaceKey, Interfaces as InterfaceTable, Settings, SettingsTable};
+use lb_common::abi::{EndpointKey, InterfaceKey, Interfaces as InterfaceTable, Settings, SettingsTable};
 
 use super::carried;
 use super::containers::Finder;
@@ -19,7 +20,9 @@ use super::{loopback, reported};
 use crate::config::Config;
 use crate::datapath::attach::{Attacher, Attachment};
 use crate::datapath::probe::Features;
+use crate::datapath::shed;
 use crate::datapath::store::Store;
+use crate::fault::{self, Point};
 use crate::model::desired::{self, Desired};
 use crate::model::snapshot::Snapshot;
 use crate::net::{Link, Netlink};
@@ -59,6 +62,10 @@ pub(super) struct Synchronizer {
     pub(super) waiting: bool,
     /// Elements of `backends` that may be given to another address, from the newest walk over the flows.
     pub(super) reusable: Reusable,
+    /// Programs of another version forward by tables of their own: ours are filled before they take over.
+    pub(super) fill_first: bool,
+    /// Backends that datagrams of a service have left, although another one still uses them.
+    shed: BTreeSet<(u64, EndpointKey)>,
     /// What the last complete synchronisation was made from: a change of neighbours that changes none of it
     /// needs no reading of the tables.
     last: Option<Inputs>,
@@ -112,6 +119,8 @@ impl Synchronizer {
             finder,
             waiting: false,
             reusable: Reusable::default(),
+            fill_first: false,
+            shed: BTreeSet::new(),
             last: None,
         }
     }
@@ -221,11 +230,13 @@ impl Synchronizer {
             outcome.odd.push(Oddity::new(&refusal.object, &refusal.reason));
         }
         outcome.phases[0] = start.elapsed();
+        fault::here(Point::SyncBegun);
 
         if self.store.get::<SettingsTable>(&0)? != Some(inputs.settings) {
             self.store.set::<SettingsTable>(&0, &inputs.settings)?;
             outcome.writes += 1;
         }
+        fault::here(Point::SyncSettings);
         let present = self.store.entries::<InterfaceTable>()?;
         for (interface, row) in &inputs.rows {
             if present.get(interface) != Some(row) {
@@ -233,7 +244,26 @@ impl Synchronizer {
                 outcome.writes += 1;
             }
         }
+        fault::here(Point::SyncInterfaces);
 
+        if self.fill_first {
+            self.fill(&desired, &mut outcome)?;
+        }
+        self.attach(interfaces, &mut outcome);
+        if !std::mem::take(&mut self.fill_first) {
+            self.fill(&desired, &mut outcome)?;
+        }
+
+        for interface in present.keys().filter(|i| !inputs.rows.contains_key(i)) {
+            self.store.delete::<InterfaceTable>(interface)?;
+            outcome.writes += 1;
+        }
+        outcome.desired = Arc::new(desired);
+        Ok(outcome)
+    }
+
+    /// The programs.
+    fn attach(&mut self, interfaces: &crate::datapath::attach::Interfaces, outcome: &mut Outcome) {
         outcome.attachments = self.attacher.reconcile(&interfaces.wanted());
         for attachment in &outcome.attachments {
             if let Some(error) = &attachment.error {
@@ -243,33 +273,39 @@ impl Synchronizer {
                 ));
             }
         }
+        fault::here(Point::SyncAttached);
+    }
 
+    /// The tables.
+    fn fill(&mut self, desired: &Desired, outcome: &mut Outcome) -> Result<()> {
         let start = Instant::now();
         let mut actual = Actual::read(&self.store).context("cannot read the tables")?;
         actual.reusable = self.reusable.clone();
-        let plan = plan::diff(&desired, &actual);
+        let plan = plan::diff(desired, &actual);
         drop(actual);
         outcome.phases[1] = start.elapsed();
+        fault::here(Point::SyncPlanned);
 
         let start = Instant::now();
         let report = plan::apply(&plan, &mut self.store);
         outcome.phases[2] = start.elapsed();
+        fault::here(Point::SyncApplied);
         outcome.writes += report.done;
         outcome.complete = report.is_complete() && plan.problems.is_empty();
         outcome.problems.extend(plan.problems.iter().cloned());
         if !report.is_complete() {
             outcome.problems.push(report.to_string());
+        } else if self.shed != desired.drained {
+            let moved = shed::shed(&mut self.store, &desired.drained)?;
+            if moved > 0 {
+                tracing::info!(target: "lb::sync", flows = moved, "UDP flows leave what drains in their service alone");
+            }
+            self.shed.clone_from(&desired.drained);
         }
         for change in &plan.changes {
             tracing::debug!(target: "lb::sync", action = ?change.action, object = change.object, name = %change.name,
                 detail = %change.detail, "change");
         }
-
-        for interface in present.keys().filter(|i| !inputs.rows.contains_key(i)) {
-            self.store.delete::<InterfaceTable>(interface)?;
-            outcome.writes += 1;
-        }
-        outcome.desired = Arc::new(desired);
-        Ok(outcome)
+        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Loads the programs over maps that are pinned already, or pins new ones.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
@@ -11,8 +12,10 @@ use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use lb_common::abi::{self, program};
 
 use super::bpffs::{self, BpffsError};
+use super::carry::{self, Carried};
 use super::layout::{self, Shape};
 use super::sys;
+use crate::fault::{self, Point};
 
 /// Every program of the object.
 pub const PROGRAMS: [&str; 14] = [
@@ -111,9 +114,12 @@ pub struct Loaded {
     pub adopted: bool,
     /// Capacity of each flow table.
     pub flows: u32,
+    /// What became of other versions' tables.
+    pub carried: Carried,
 }
 
-/// Loads `object` below `bpffs`, with `flows` entries in each flow table that does not exist yet.
+/// Loads `object` below `bpffs`, with `flows` entries in each flow table that does not exist yet. Tables of an earlier
+/// version go on in this one where their rows have not changed.
 ///
 /// # Errors
 /// See [`LoadError`]. What an earlier agent left attached goes on forwarding.
@@ -131,12 +137,12 @@ pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError
         })?;
     }
 
+    fault::here(Point::LoadPrepared);
+
     let maps = aya_obj::Object::parse(object).map_err(EbpfError::from)?.maps;
-    let names: Vec<&str> = maps
-        .keys()
-        .map(String::as_str)
-        .filter(|name| layout::is_pinned(name))
-        .collect();
+    let pinned = maps.iter().filter(|(name, _)| layout::is_pinned(name));
+    let shapes: BTreeMap<&str, Shape> = pinned.map(|(name, map)| (name.as_str(), Shape::from(map))).collect();
+    let carried = carry::carry(bpffs, &directory, &shapes, pinned_state)?;
     let mut loader = EbpfLoader::new();
     // The log is asked for only after a refusal, in a second try.
     loader
@@ -144,18 +150,10 @@ pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError
         .default_map_pin_directory(&directory);
     let mut adopted = false;
     let mut capacity = flows;
-    for &name in &names {
+    for (&name, expected) in &shapes {
         let pin = directory.join(name);
         if let Some(found) = pinned_state(&pin)? {
-            let map = &maps[name];
-            let expected = Shape {
-                map_type: map.map_type(),
-                key_size: map.key_size(),
-                value_size: map.value_size(),
-                max_entries: map.max_entries(),
-                flags: map.map_flags(),
-            };
-            layout::check(name, &expected, &found).map_err(|difference| LoadError::Layout {
+            layout::check(name, expected, &found).map_err(|difference| LoadError::Layout {
                 pin: pin.clone(),
                 difference,
             })?;
@@ -170,6 +168,7 @@ pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError
         loader.map_pin_path(name, pin);
     }
     let mut ebpf = loader.load(object)?;
+    fault::here(Point::LoadMaps);
     for name in PROGRAMS {
         let program = ebpf.program_mut(name).ok_or(LoadError::Other {
             program: name,
@@ -178,6 +177,7 @@ pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError
         load_program(name, program)?;
         pin_program(&directory, name, program)?;
     }
+    fault::here(Point::LoadPrograms);
     link_jumps(&mut ebpf)?;
     Ok(Loaded {
         ebpf,
@@ -185,6 +185,7 @@ pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError
         mounted,
         adopted,
         flows: capacity,
+        carried,
     })
 }
 
@@ -199,6 +200,7 @@ fn link_jumps(ebpf: &mut Ebpf) -> Result<(), LoadError> {
         let program = ebpf.program(name).ok_or(fail(name, ProgramError::NotLoaded))?;
         let fd = program.fd().map_err(|e| fail(name, e))?;
         jumps.set(index, fd, 0).map_err(|e| fail(name, e.into()))?;
+        fault::here(Point::LoadJump);
     }
     Ok(())
 }
@@ -272,6 +274,7 @@ fn pin_program(directory: &Path, name: &'static str, program: &mut Program) -> R
         pin: new.clone(),
         source: io::Error::other(e),
     })?;
+    fault::here(Point::LoadProgram);
     fs::rename(&new, &pin).map_err(|source| LoadError::Pin {
         operation: "replace",
         pin,

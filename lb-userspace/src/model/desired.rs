@@ -52,6 +52,8 @@ pub struct Desired {
     pub local_backends: BTreeSet<EndpointKey>,
     /// Balanced sets, by [`ServiceKey::identity`].
     pub services: BTreeMap<u64, Service>,
+    /// Backends that drain in a service (its identity), while another one gives them new flows.
+    pub drained: BTreeSet<(u64, EndpointKey)>,
     /// What clients speak to, to the identity of the service that answers.
     pub frontends: BTreeMap<EndpointKey, u64>,
     /// VIPs and the number of frontends on each.

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::store::{StoreError, WriteTables};
 use super::{Action, Op, Phase, Plan, Row};
+use crate::fault::{self, Point};
 
 /// What became of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -63,12 +64,14 @@ pub fn apply(plan: &Plan, tables: &mut impl WriteTables) -> Report {
         if op.phase == Phase::Break && !settled {
             tables.settle();
             settled = true;
+            fault::here(Point::ApplySettled);
         }
         if op.after.iter().any(|first| missing[*first]) {
             missing[index] = true;
             report.skipped += 1;
             continue;
         }
+        fault::here(point(op.phase));
         match execute(op, tables) {
             Ok(()) => report.done += 1,
             Err(error) => {
@@ -82,6 +85,16 @@ pub fn apply(plan: &Plan, tables: &mut impl WriteTables) -> Report {
         }
     }
     report
+}
+
+const fn point(phase: Phase) -> Point {
+    match phase {
+        Phase::Make => Point::ApplyMake,
+        Phase::Flip => Point::ApplyFlip,
+        Phase::Expose => Point::ApplyExpose,
+        Phase::Close => Point::ApplyClose,
+        Phase::Break => Point::ApplyBreak,
+    }
 }
 
 /// Executes one op.

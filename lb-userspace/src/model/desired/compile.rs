@@ -44,6 +44,8 @@ impl Desired {
         compiler.nodes(snapshot);
         compiler.networks(snapshot);
         compiler.services(snapshot);
+        let Self { drained, backends, .. } = &mut compiler.desired;
+        drained.retain(|(_, key)| backends.get(key).is_some_and(|b| b.state == BackendState::Ready));
         compiler.desired.refused.sort();
         compiler.desired.refused.dedup();
         Ok(compiler.desired)
@@ -289,6 +291,13 @@ impl Compiler<'_> {
             }
         }
         let ready = members.values().any(|(state, _)| *state == BackendState::Ready);
+        if ready {
+            let identity = listener.key(local).identity();
+            let drained = members
+                .iter()
+                .filter(|(_, (state, _))| *state == BackendState::Draining);
+            self.desired.drained.extend(drained.map(|(key, _)| (identity, *key)));
+        }
         let takes = |state: BackendState| !ready || state == BackendState::Ready;
         members
             .into_iter()

@@ -165,6 +165,30 @@ fn draining_backends_serve_only_while_no_other_does() {
 }
 
 #[test]
+fn a_backend_of_two_services_drains_in_one_alone() {
+    let mut snapshot = cluster();
+    let mut twin = snapshot.services[0].clone();
+    twin.name = "twin".into();
+    twin.vips.clear();
+    twin.ports[0].published = Some(30081);
+    snapshot.services.push(twin);
+    assert_eq!(compile(&snapshot).drained.len(), 0);
+    snapshot.services[0].backends[0].state = BackendState::Draining;
+    let desired = compile(&snapshot);
+    assert_eq!(shares(&desired, "front/web 80/tcp"), [share("10.0.1.22:8080")]);
+    assert_eq!(shares(&desired, "front/twin 80/tcp").len(), 2);
+    let drained: Vec<_> = desired.drained.iter().collect();
+    let [(identity, key)] = drained[..] else {
+        panic!("{drained:?}")
+    };
+    assert_eq!(desired.services[identity].key.to_string(), "front/web 80/tcp");
+    assert_eq!(desired.backends[key].state, BackendState::Ready);
+    // Draining in both, it is so for all: nothing is left to be told apart.
+    snapshot.services[1].backends[0].state = BackendState::Draining;
+    assert_eq!(compile(&snapshot).drained.len(), 0);
+}
+
+#[test]
 fn dnsrr_has_no_frontend() {
     let mut snapshot = cluster();
     snapshot.services[0].mode = EndpointMode::Dnsrr;
