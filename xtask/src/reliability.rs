@@ -75,7 +75,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
     }
     let wanted = |promise: &&Promise| arguments.only.is_empty() || arguments.only.iter().any(|n| n == promise.name);
     let promises: Vec<&Promise> = PROMISES.iter().filter(wanted).collect();
-    setup::ensure()?;
+    setup::ensure(setup::Wanted::default())?;
     let mut build = cargo();
     build.args(["build", "--bins", "--tests"]).args(test::PACKAGES);
     run(&mut build).context("build of the tests and of the binaries that they run")?;
