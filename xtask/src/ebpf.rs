@@ -56,7 +56,7 @@ const SHOWN: usize = 25;
 const RECORD: &str = "lb-ebpf/insns.toml";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    setup::ensure()?;
+    setup::ensure(setup::Wanted::default())?;
     let (bytes, logs) = build()?;
     if !geteuid().is_root() {
         if arguments.check || arguments.bless {

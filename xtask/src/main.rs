@@ -6,6 +6,7 @@ mod demo;
 mod dist;
 mod ebpf;
 mod generate;
+mod guest;
 mod object;
 mod process;
 mod rules;
@@ -35,6 +36,9 @@ enum Verb {
         /// Also what only `ci` needs.
         #[arg(long)]
         ci: bool,
+        /// Also what `test --kernel` needs.
+        #[arg(long)]
+        guest: bool,
     },
     /// Three nodes on one machine balance real traffic.
     Demo {
@@ -71,7 +75,10 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode> {
     process::handle_interrupts()?;
     match Arguments::parse().verb {
-        Verb::Setup { ci } => setup::run(ci)?,
+        Verb::Setup { ci, guest } => setup::run(setup::Wanted {
+            lint: ci,
+            guest: guest || ci,
+        })?,
         Verb::Demo { arguments } => demo::execute(&arguments)?,
         Verb::Ebpf(arguments) => ebpf::run(&arguments)?,
         Verb::Dist(arguments) => dist::run(&arguments)?,
