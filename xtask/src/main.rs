@@ -5,6 +5,7 @@ mod count;
 mod demo;
 mod dist;
 mod ebpf;
+mod fuzz;
 mod generate;
 mod guest;
 mod object;
@@ -50,6 +51,8 @@ enum Verb {
     Test(test::Arguments),
     /// Build the eBPF object; as root also load it and show what the verifier and the JIT say.
     Ebpf(ebpf::Arguments),
+    /// Let libFuzzer look for inputs that break a promise.
+    Fuzz(fuzz::Arguments),
     /// Write the generated documents.
     Gen {
         /// Write nothing; fail if one is out of date.
@@ -78,9 +81,11 @@ fn run() -> Result<ExitCode> {
         Verb::Setup { ci, guest } => setup::run(setup::Wanted {
             lint: ci,
             guest: guest || ci,
+            ..setup::Wanted::default()
         })?,
         Verb::Demo { arguments } => demo::execute(&arguments)?,
         Verb::Ebpf(arguments) => ebpf::run(&arguments)?,
+        Verb::Fuzz(arguments) => fuzz::run(&arguments)?,
         Verb::Dist(arguments) => dist::run(&arguments)?,
         Verb::Gen { check } => generate::run(check)?,
         Verb::Test(arguments) => {

@@ -32,6 +32,8 @@ const PROGRAMS: &[(&str, &str)] = &[
 const GUEST_PROGRAMS: &[(&str, &str)] = &[("qemu-system-x86_64", "qemu-system-x86")];
 /// Its one program is the guest's first, before there are libraries.
 const GUEST_SHELL: &str = "busybox-static";
+/// As [`PROGRAMS`], for libFuzzer.
+const FUZZ_PROGRAMS: &[(&str, &str)] = &[("c++", "g++")];
 /// Packages of compiler and sources, the new one first.
 const COMPILER_PACKAGES: &[[&str; 2]] = &[["rustc-web", "rust-web-src"], ["rustc", "rust-src"]];
 /// LLVM versions that [`LINKER_VERSION`] can be built with.
@@ -44,17 +46,26 @@ pub(crate) struct Wanted {
     pub(crate) lint: bool,
     /// What a guest with another kernel needs.
     pub(crate) guest: bool,
+    /// What libFuzzer is built with.
+    pub(crate) fuzz: bool,
 }
 
 impl Wanted {
     pub(crate) const GUEST: Self = Self {
         lint: false,
         guest: true,
+        fuzz: false,
+    };
+    pub(crate) const FUZZ: Self = Self {
+        lint: false,
+        guest: false,
+        fuzz: true,
     };
     /// All that `cargo xtask ci` needs.
     pub(crate) const CI: Self = Self {
         lint: true,
         guest: true,
+        fuzz: false,
     };
 }
 
@@ -293,6 +304,9 @@ fn missing_programs(wanted: Wanted) -> Vec<&'static str> {
     let mut packages = missing(PROGRAMS);
     if wanted.guest {
         packages.extend(missing_for_guest());
+    }
+    if wanted.fuzz {
+        packages.extend(missing(FUZZ_PROGRAMS));
     }
     packages
 }

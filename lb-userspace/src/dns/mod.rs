@@ -14,6 +14,8 @@
 
 pub mod counters;
 pub mod explain;
+#[doc(hidden)]
+pub mod fuzz;
 mod listen;
 mod message;
 mod server;

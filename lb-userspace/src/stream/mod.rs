@@ -21,6 +21,8 @@ mod choose;
 mod client;
 mod disk;
 mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 mod identity;
 mod link;
 mod message;
