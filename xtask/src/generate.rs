@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::process::{cargo, run as run_command};
-use crate::{setup, test, workspace};
+use crate::{kernels, setup, test, workspace};
 
 /// Writes the documents, or with `check` only compares them.
 ///
@@ -31,6 +31,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
             "docs/agent.toml",
             output(&binaries.join("lb-agent"), &["config", "default"])?,
         ),
+        kernels::document()?,
     ];
     let mut stale = Vec::new();
     for (name, text) in documents {

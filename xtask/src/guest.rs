@@ -6,6 +6,7 @@
 mod archive;
 mod kernel;
 mod machine;
+mod record;
 mod suites;
 
 use std::fs;
@@ -16,18 +17,21 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::count::Counts;
 use crate::process::{cargo, read};
-use crate::{setup, test, workspace};
+use crate::{ebpf, kernels, setup, test, workspace};
 
 use kernel::Kernel;
 use machine::{Machine, Share};
+use record::{BEGINS, ENDED, Record};
 pub(crate) use suites::{QUICK, SUITES, Suite};
 
 /// Kernels that can be asked for: the oldest that is supported.
 const KERNELS: &[&str] = &["6.1"];
 /// How long after a suite's own limit it is told from one that hangs.
 const GRACE: Duration = Duration::from_secs(30);
-/// What `timeout` returns when the time is up, and when it had to kill.
-const TIMED_OUT: [i32; 2] = [124, 137];
+/// The part in which the kernel is asked.
+const PROBE: &str = "probe";
+/// How long that may take; usually 20 s.
+const PROBING: Duration = Duration::from_secs(600);
 
 /// A test binary.
 #[derive(Clone, Debug)]
@@ -72,6 +76,50 @@ fn select(words: &[String]) -> Result<(Vec<Suite>, Option<&str>)> {
 /// # Errors
 /// This machine cannot run the guest, or the guest does not come up.
 pub(crate) fn run(kernel: &str, suites: &[Suite], filter: Option<&str>) -> Result<Counts> {
+    check(kernel)?;
+    let binaries = build()?;
+    let mut script = match filter {
+        None => asking()?,
+        Some(_) => String::new(),
+    };
+    for suite in suites {
+        script += &part(suite, filter, &binaries)?;
+    }
+    let mut record = Record::default();
+    let ended = boot(kernel, &script, &mut record, |name| {
+        let suite = suites.iter().find(|suite| suite.name == name);
+        suite.map_or(PROBING, |suite| suite.limit + GRACE)
+    });
+    let mut counts = record.counts(suites);
+    match ended {
+        Err(error) if counts.failed == 0 => return Err(error),
+        Err(error) => eprintln!("error: {error:#}"),
+        Ok(()) => {}
+    }
+    if let Some(text) = record.of(PROBE) {
+        let checked = kernels::parse(text).and_then(|now| kernels::check(kernel, &now));
+        if let Err(error) = &checked {
+            eprintln!("error: {error:#}");
+        }
+        counts += Counts::check(checked.is_ok());
+    }
+    Ok(counts)
+}
+
+/// What `kernel` says about itself and our programs.
+///
+/// # Errors
+/// As [`run`], or it cannot be asked.
+pub(crate) fn probe(kernel: &str) -> Result<kernels::Kernel> {
+    check(kernel)?;
+    let mut record = Record::default();
+    boot(kernel, &asking()?, &mut record, |_| PROBING)?;
+    kernels::parse(record.of(PROBE).context("the guest did not answer")?)
+}
+
+/// # Errors
+/// This machine cannot run a guest with this kernel.
+fn check(kernel: &str) -> Result<()> {
     if !KERNELS.contains(&kernel) {
         bail!("kernel {kernel}: there is {}", KERNELS.join(", "));
     }
@@ -85,33 +133,27 @@ pub(crate) fn run(kernel: &str, suites: &[Suite], filter: Option<&str>) -> Resul
     if let Some(package) = setup::missing_for_guest().first() {
         bail!("{package} is not installed (`cargo xtask setup --guest` does it)");
     }
-    let binaries = build()?;
+    Ok(())
+}
+
+/// Boots `kernel`, runs `script` there and records what it says; `limit` says how long a suite may take from its begin.
+fn boot(kernel: &str, script: &str, record: &mut Record, limit: impl Fn(&str) -> Duration) -> Result<()> {
     let target = test::target_directory()?;
     let kernel = Kernel::get(kernel, &target.join("guest"))?;
     let machine = Machine {
         kernel: &kernel,
         shares: &shares(&target)?,
-        script: script(suites, filter, &binaries, &target)?,
+        script: format!(
+            "export HOME=/root PATH=/usr/sbin:/usr/bin LB_TEST_STRICT=1 RUST_BACKTRACE=1\nexport LB_BIN_DIR={}\n{script}",
+            quoted(&target.join("debug"))
+        ),
         scratch: target.join(format!("guest/run-{}", std::process::id())),
     };
-    let mut record = Record::default();
     println!("guest: boots {}", kernel.image().display());
-    let ended = machine.run(|line| {
+    machine.run(|line| {
         println!("{line}");
-        record.take(line).map(|name| {
-            let suite = suites.iter().find(|suite| suite.name == name);
-            suite.map_or(GRACE, |suite| suite.limit + GRACE)
-        })
-    });
-    let counts = record.counts(suites);
-    match ended {
-        Err(error) if counts.failed == 0 => Err(error),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            Ok(counts)
-        }
-        Ok(()) => Ok(counts),
-    }
+        record.take(line).map(|name| limit(&name))
+    })
 }
 
 /// Builds all that the tests run, and says which files are the tests.
@@ -151,93 +193,48 @@ fn shares(target: &Path) -> Result<Vec<Share>> {
     Ok(read.chain([share(artifacts, true)]).collect())
 }
 
-/// What the guest's shell runs: each suite between two lines that [`Record`] understands.
-fn script(suites: &[Suite], filter: Option<&str>, binaries: &[Binary], target: &Path) -> Result<String> {
-    let mut text = format!(
-        "export HOME=/root PATH=/usr/sbin:/usr/bin LB_TEST_STRICT=1 RUST_BACKTRACE=1\nexport LB_BIN_DIR={}\n",
-        quoted(&target.join("debug"))
+/// What the guest's shell runs for a suite.
+fn part(suite: &Suite, filter: Option<&str>, binaries: &[Binary]) -> Result<String> {
+    let binary = binaries.iter().find(|binary| binary.name == suite.target);
+    let binary = binary.with_context(|| format!("there is no test target {}", suite.target))?;
+    let names: Vec<String> = match filter {
+        Some(filter) => vec![quoted(filter.as_ref())],
+        None => suite.tests.iter().map(|name| quoted(name.as_ref())).collect(),
+    };
+    let command = format!(
+        "timeout --kill-after=5 {} {} --color=never --test-threads={} {}",
+        suite.limit.as_secs(),
+        quoted(&binary.path),
+        suite.threads,
+        names.join(" ")
     );
-    for suite in suites {
-        let binary = binaries.iter().find(|binary| binary.name == suite.target);
-        let binary = binary.with_context(|| format!("there is no test target {}", suite.target))?;
-        let arguments: Vec<String> = match filter {
-            Some(filter) => vec![quoted(filter.as_ref())],
-            None => suite.tests.iter().map(|name| quoted(name.as_ref())).collect(),
-        };
-        text.push_str(&format!(
-            "echo '{BEGINS}{name}'\ncd {directory}\n\
-             timeout --kill-after=5 {limit} {path} --color=never --test-threads={threads} {arguments}\n\
-             echo \"{ENDED}{name} $?\"\n",
-            name = suite.name,
-            directory = quoted(&binary.directory),
-            limit = suite.limit.as_secs(),
-            path = quoted(&binary.path),
-            threads = suite.threads,
-            arguments = arguments.join(" "),
-        ));
+    Ok(between_marks(
+        suite.name,
+        &format!("cd {}\n{command}", quoted(&binary.directory)),
+    ))
+}
+
+/// What the guest's shell runs to ask the kernel: this program, there.
+fn asking() -> Result<String> {
+    let object = test::target_directory()?.join("guest/lb.o");
+    if let Some(directory) = object.parent() {
+        fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
     }
-    Ok(text)
+    fs::write(&object, ebpf::object()?).with_context(|| object.display().to_string())?;
+    let own = std::env::current_exe().context("this program's place")?;
+    let command = format!("{} probe --raw {}", quoted(&own), quoted(&object));
+    Ok(between_marks(PROBE, &command))
+}
+
+/// Between two lines that [`Record`] understands.
+fn between_marks(name: &str, command: &str) -> String {
+    // What is cut short may end without an end of line.
+    format!("echo '{BEGINS}{name}'\n{command}\nprintf '\\n{ENDED}{name} %s\\n' $?\n")
 }
 
 /// A word of a shell's.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
-}
-
-const BEGINS: &str = "guest: begins ";
-const ENDED: &str = "guest: ended ";
-
-/// What the suites wrote and how they ended.
-#[derive(Clone, Debug, Default)]
-struct Record {
-    suites: Vec<(String, String, Option<i32>)>,
-}
-
-impl Record {
-    /// Takes a line; the suite's name if one begins with it.
-    fn take(&mut self, line: &str) -> Option<String> {
-        if let Some(name) = line.strip_prefix(BEGINS) {
-            self.suites.push((name.to_owned(), String::new(), None));
-            return Some(name.to_owned());
-        }
-        let (name, text, code) = self.suites.last_mut()?;
-        let ended = line.strip_prefix(ENDED).and_then(|rest| rest.strip_prefix(&**name));
-        match ended.and_then(|rest| rest.trim().parse().ok()) {
-            Some(number) => *code = Some(number),
-            None => {
-                text.push_str(line);
-                text.push('\n');
-            }
-        }
-        None
-    }
-
-    /// All that is asked for has to have run: a suite without an end, or that ends badly without a failed test, counts as
-    /// one that failed.
-    fn counts(&self, suites: &[Suite]) -> Counts {
-        let mut sum = Counts::default();
-        for suite in suites {
-            let Some((_, text, code)) = self.suites.iter().find(|(name, ..)| *name == suite.name) else {
-                eprintln!("error: {} did not begin", suite.name);
-                sum += Counts::check(false);
-                continue;
-            };
-            let counts = Counts::from_output(text);
-            let silent = counts.failed == 0;
-            sum += counts;
-            let trouble = match code {
-                Some(0) => continue,
-                Some(code) if TIMED_OUT.contains(code) => format!("took longer than {} s", suite.limit.as_secs()),
-                Some(code) => format!("ended with {code}"),
-                None => "did not come to its end".to_owned(),
-            };
-            if silent {
-                eprintln!("error: {} {trouble}", suite.name);
-                sum += Counts::check(false);
-            }
-        }
-        sum
-    }
 }
 
 #[cfg(test)]
@@ -261,52 +258,6 @@ mod tests {
                 .unwrap_err()
                 .contains("packet, attach, netns")
         );
-    }
-
-    fn counted(lines: &[&str]) -> String {
-        let mut record = Record::default();
-        for line in lines {
-            record.take(line);
-        }
-        let named = |name| Suite { name, ..SUITES[0] };
-        record.counts(&[named("one"), named("two")]).to_string()
-    }
-
-    #[test]
-    fn a_suite_counts_by_its_results() {
-        let passed = "test result: ok. 3 passed; 0 failed; 0 ignored";
-        let all = [
-            "guest: begins one",
-            passed,
-            "guest: ended one 0",
-            "guest: begins two",
-            passed,
-            "guest: ended two 0",
-        ];
-        assert_eq!(counted(&all), "6 passed, 0 failed, 0 skipped");
-        let failed = "test result: FAILED. 1 passed; 2 failed; 0 ignored";
-        let some = [
-            "guest: begins one",
-            passed,
-            "guest: ended one 0",
-            "guest: begins two",
-            failed,
-            "guest: ended two 101",
-        ];
-        assert_eq!(counted(&some), "4 passed, 2 failed, 0 skipped");
-    }
-
-    #[test]
-    fn a_suite_that_does_not_come_to_its_end_has_failed() {
-        let begun = [
-            "guest: begins one",
-            "test a ... ok",
-            "guest: ended one 124",
-            "guest: begins two",
-            "test b",
-        ];
-        assert_eq!(counted(&begun), "0 passed, 2 failed, 0 skipped");
-        assert_eq!(counted(&[]), "0 passed, 2 failed, 0 skipped");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod ebpf;
 mod fuzz;
 mod generate;
 mod guest;
+mod kernels;
 mod object;
 mod process;
 mod rules;
@@ -51,6 +52,8 @@ enum Verb {
     Test(test::Arguments),
     /// Build the eBPF object; as root also load it and show what the verifier and the JIT say.
     Ebpf(ebpf::Arguments),
+    /// Ask a kernel what it offers, and hold it against what is recorded.
+    Probe(kernels::Arguments),
     /// Let libFuzzer look for inputs that break a promise.
     Fuzz(fuzz::Arguments),
     /// Write the generated documents.
@@ -85,6 +88,7 @@ fn run() -> Result<ExitCode> {
         })?,
         Verb::Demo { arguments } => demo::execute(&arguments)?,
         Verb::Ebpf(arguments) => ebpf::run(&arguments)?,
+        Verb::Probe(arguments) => kernels::run(&arguments)?,
         Verb::Fuzz(arguments) => fuzz::run(&arguments)?,
         Verb::Dist(arguments) => dist::run(&arguments)?,
         Verb::Gen { check } => generate::run(check)?,

@@ -25,14 +25,14 @@ pub(crate) const SUITES: &[Suite] = &[
         name: "packet",
         target: "packet",
         threads: 1,
-        limit: Duration::from_secs(600),
+        limit: Duration::from_secs(1200),
         tests: &[],
     },
     Suite {
         name: "attach",
         target: "datapath",
         threads: 1,
-        limit: Duration::from_secs(600),
+        limit: Duration::from_secs(1200),
         tests: &[],
     },
     // One test of each way that a packet can take, and of what the agent does with an older kernel's hooks. Left out: what
@@ -43,7 +43,7 @@ pub(crate) const SUITES: &[Suite] = &[
         target: "netns",
         // Tests share a cluster as long as one of them runs, and three agents take half a minute to start.
         threads: 2,
-        limit: Duration::from_secs(1500),
+        limit: Duration::from_secs(2400),
         tests: NETNS,
     },
 ];
