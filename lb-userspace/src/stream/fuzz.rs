@@ -91,6 +91,7 @@ pub fn connections() -> Vec<Vec<u8>> {
         node: "node-1".into(),
         name: "one".into(),
         addresses: vec![[192, 0, 2, 1].into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()],
+        ..Report::default()
     };
     let alive = (Kind::Alive, Vec::new());
     let manager = [

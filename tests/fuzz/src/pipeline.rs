@@ -21,6 +21,9 @@ const TUNNEL: usize = 40 + 8 + 36;
 /// Longest answer of our own: an ICMPv6 error.
 const ANSWER: usize = 14 + 1280;
 
+/// Payload of each segment of a buffer that has several.
+const SEGMENT: usize = 1400;
+
 /// Flag: the frame's checksums are set right first, which chance does not do.
 const REPAIR: u8 = 1;
 /// Flag: the buffer is of several segments.
@@ -59,11 +62,12 @@ pub fn run(bytes: &[u8]) {
     });
 }
 
-fn run_in(fixture: &Fixture, mut rest: &[u8]) {
-    let world = fixture.world.clone();
+/// The packets of an input.
+fn packets(fixture: &Fixture, mut rest: &[u8]) -> Vec<Input> {
+    let mut inputs = Vec::new();
     for index in 0..PACKETS {
         let Some((&[entry, flags, interface, high, low], behind)) = rest.split_first_chunk() else {
-            return;
+            break;
         };
         let length = usize::from(u16::from_be_bytes([high, low]))
             .min(LENGTH)
@@ -78,7 +82,7 @@ fn run_in(fixture: &Fixture, mut rest: &[u8]) {
         let mut input = Input {
             entry: Entry::ALL[usize::from(entry) % Entry::ALL.len()],
             frame: frame.to_vec(),
-            segment: if flags & SEGMENTED != 0 { 1400 } else { 0 },
+            segment: if flags & SEGMENTED != 0 { SEGMENT } else { 0 },
             side_tag: flags & TAGGED != 0,
             ..step.clone()
         };
@@ -88,7 +92,15 @@ fn run_in(fixture: &Fixture, mut rest: &[u8]) {
         if flags & REPAIR != 0 {
             sums::repair(&mut input.frame);
         }
-        let output = execute(&world.tables, &input, NOW + index as u32);
+        inputs.push(input);
+    }
+    inputs
+}
+
+fn run_in(fixture: &Fixture, bytes: &[u8]) {
+    let world = fixture.world.clone();
+    for (index, input) in packets(fixture, bytes).iter().enumerate() {
+        let output = execute(&world.tables, input, NOW + index as u32);
         let said = || {
             format!(
                 "{} in the world of {}: {:?}\n in {}\nout {}",
@@ -115,28 +127,44 @@ fn run_in(fixture: &Fixture, mut rest: &[u8]) {
 
 /// The fixtures' own packets.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let encode = |fixture: &Fixture| {
-        let mut bytes = number(&fixture.name).to_be_bytes().to_vec();
-        for step in fixture.steps.iter().take(PACKETS) {
-            let input = &step.input;
-            let entry = Entry::ALL.iter().position(|entry| *entry == input.entry).unwrap_or(0);
-            let flags = [(input.segment != 0, SEGMENTED), (input.side_tag, TAGGED)];
-            let flags = flags
-                .iter()
-                .filter(|(on, _)| *on)
-                .fold(ELSEWHERE, |sum, (_, flag)| sum | flag);
-            bytes.extend([entry as u8, flags, input.ifindex as u8]);
-            bytes.extend((input.frame.len() as u16).to_be_bytes());
-            bytes.extend(&input.frame);
-        }
-        bytes
-    };
-    fixtures().iter().map(encode).collect()
+    fixtures().iter().map(seed).collect()
+}
+
+fn seed(fixture: &Fixture) -> Vec<u8> {
+    let mut bytes = number(&fixture.name).to_be_bytes().to_vec();
+    for step in fixture.steps.iter().take(PACKETS) {
+        let input = &step.input;
+        let entry = Entry::ALL.iter().position(|entry| *entry == input.entry).unwrap_or(0);
+        let flags = [(input.segment != 0, SEGMENTED), (input.side_tag, TAGGED)];
+        let flags = flags
+            .iter()
+            .filter(|(on, _)| *on)
+            .fold(ELSEWHERE, |sum, (_, flag)| sum | flag);
+        bytes.extend([entry as u8, flags, input.ifindex as u8]);
+        bytes.extend((input.frame.len() as u16).to_be_bytes());
+        bytes.extend(&input.frame);
+    }
+    bytes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_seed_holds_its_fixtures_packets() {
+        for fixture in fixtures() {
+            let inputs = packets(&fixture, &seed(&fixture)[4..]);
+            assert_eq!(inputs.len(), fixture.steps.len().min(PACKETS), "{}", fixture.name);
+            for (input, step) in inputs.iter().zip(&fixture.steps) {
+                let expected = Input {
+                    segment: if step.input.segment == 0 { 0 } else { SEGMENT },
+                    ..step.input.clone()
+                };
+                assert_eq!(format!("{input:?}"), format!("{expected:?}"), "{}", fixture.name);
+            }
+        }
+    }
 
     #[test]
     fn no_two_worlds_have_one_number() {

@@ -114,7 +114,14 @@ mod tests {
     #[test]
     fn what_a_part_wrote_is_what_stands_between_its_marks() {
         let mut record = Record::default();
-        for line in ["early", "guest: begins one", "a = 1", "", "guest: ended one 0", "guest: done"] {
+        for line in [
+            "early",
+            "guest: begins one",
+            "a = 1",
+            "",
+            "guest: ended one 0",
+            "guest: done",
+        ] {
             record.take(line);
         }
         assert_eq!(record.of("one"), Some("a = 1\n\n"));
