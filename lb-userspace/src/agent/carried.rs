@@ -7,7 +7,7 @@ use lb_common::address::Address;
 
 use super::lead::without;
 use crate::model::desired::overlay_mac;
-use crate::model::snapshot::Snapshot;
+use crate::model::snapshot::{Backend, Snapshot};
 
 /// MAC addresses on other nodes, by network id.
 pub(super) type Carried = BTreeMap<u32, BTreeSet<[u8; 6]>>;
@@ -15,15 +15,14 @@ pub(super) type Carried = BTreeMap<u32, BTreeSet<[u8; 6]>>;
 /// The snapshot without the ready backends on other nodes to which their overlay does not know the way yet, where a service
 /// has another one. `None`: it knows them all.
 pub(super) fn hold(snapshot: &Snapshot, node: &str, carried: &Carried) -> Option<Snapshot> {
-    without(snapshot, node, |service, backend| {
+    without(snapshot, node, |service| {
         let network = snapshot.networks.iter().find(|network| network.name == service.network);
-        let Some(known) = network.filter(|n| n.overlay).and_then(|n| carried.get(&n.id)) else {
-            return false;
-        };
-        let addresses = backend.addresses.iter().copied().map(Address::from);
-        addresses
-            .filter(Address::is_v4)
-            .any(|address| !known.contains(&overlay_mac(address)))
+        let known = network.filter(|n| n.overlay).and_then(|n| carried.get(&n.id))?;
+        Some(|backend: &Backend| {
+            let addresses = backend.addresses.iter().copied().map(Address::from);
+            let mut v4 = addresses.filter(Address::is_v4);
+            v4.any(|address| !known.contains(&overlay_mac(address)))
+        })
     })
 }
 
@@ -32,7 +31,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::model::snapshot::{Backend, BackendState, EndpointMode, Network, Service};
+    use crate::model::snapshot::{BackendState, EndpointMode, Network, Service};
 
     #[test]
     fn new_backends_wait_until_their_overlay_knows_the_way() {
@@ -67,7 +66,7 @@ mod tests {
         };
         let snapshot = Snapshot {
             networks: vec![network],
-            services: vec![service],
+            services: vec![service].into(),
             ..Snapshot::default()
         };
         let names = |held: &Snapshot| {
