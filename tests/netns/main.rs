@@ -10,9 +10,10 @@
 //! | `backends` | weights, drain, removal, none at all |
 //! | `lifecycle` | the agent stops, dies, comes back, goes for good |
 //! | `transfer` | large bodies, segment sizes, TTL |
-//! | `names` | DNS |
+//! | `names`, `names_load` | DNS; the same under load |
 //! | `cluster_file` | reload, automatic ports, invalid documents |
 //! | `operator` | lbctl, metrics, health |
+//! | `scale` | thousands of services, a thousand changes a second |
 //! | `xdp` | the same with native XDP on the nodes |
 
 mod backends;
@@ -21,8 +22,10 @@ mod gateway;
 mod host;
 mod lifecycle;
 mod names;
+mod names_load;
 mod operator;
 mod published;
+mod scale;
 mod topology;
 mod transfer;
 mod vip;
