@@ -223,11 +223,12 @@ impl Agent {
             }
             let began = Instant::now();
             let synchronised = self.synchronize(&snapshot, depth).await;
-            if depth == Depth::Full {
-                let pause = RESYNC.max(RESYNC_SHARE * began.elapsed());
+            let took = began.elapsed();
+            if depth == Depth::Full || took > LARGE {
+                let pause = RESYNC.max(RESYNC_SHARE * took);
                 resync.as_mut().reset(tokio::time::Instant::now() + pause);
             }
-            if began.elapsed() > LARGE {
+            if took > LARGE {
                 tokio::task::block_in_place(memory::give_back);
             }
             patience = if self.synchronizer.waiting {

@@ -454,7 +454,7 @@ fn follow(mirror: &mut Mirror, tables: &mut Checked, before: &Snapshot, now: &Sn
         had: &had,
         wanted: &wanted,
     };
-    let Some(plan) = mirror.plan(part, &Reusable::default()) else {
+    let Some(plan) = mirror.plan(part, &Reusable::default(), true) else {
         return false;
     };
     tables.expect(&compile(now));
@@ -514,7 +514,7 @@ fn few_changed_services_are_planned_from_their_own_rows() {
             had: &had,
             wanted: &wanted,
         };
-        let plan = mirror.plan(part, &Reusable::default()).expect(what);
+        let plan = mirror.plan(part, &Reusable::default(), true).expect(what);
         assert_eq!(plan.ops.len(), writes, "{what}: {plan}");
         assert!(follow(&mut mirror, &mut tables, &before, &now), "{what}");
         assert!(diff(&compile(&now), &tables.actual()).is_empty(), "{what}");

@@ -149,7 +149,7 @@ pub(crate) fn percentile(sorted: &[Duration], per_mille: usize) -> Duration {
 
 #[test]
 fn a_change_among_thousands_of_services() {
-    let Some(cluster) = own(Cluster::builder().nodes(1).clients(0)) else {
+    let Some(cluster) = own(Cluster::builder().nodes(1).clients(0).log("info")) else {
         return;
     };
     let count = services();
@@ -208,6 +208,14 @@ fn a_change_among_thousands_of_services() {
         took[took.len() - 1]
     );
     println!("after changes: {} MiB", resident(pid));
+    for line in node
+        .agent()
+        .log()
+        .lines()
+        .filter(|line| line.contains("synchronised") || line.contains("WARN") || line.contains("ERROR"))
+    {
+        println!("{line}");
+    }
     std::thread::sleep(Duration::from_secs(2));
     let (before, start) = (busy(pid), Instant::now());
     std::thread::sleep(Duration::from_secs(20));
@@ -226,7 +234,7 @@ fn a_change_among_thousands_of_services() {
 #[test]
 fn a_thousand_changes_a_second() {
     const SERVICES: u32 = 200;
-    let Some(cluster) = own(Cluster::builder().nodes(1).clients(0)) else {
+    let Some(cluster) = own(Cluster::builder().nodes(1).clients(0).log("info")) else {
         return;
     };
     let duration = Duration::from_secs(if services() >= 10_000 { 60 } else { 4 });
@@ -309,7 +317,7 @@ fn a_thousand_changes_a_second() {
 /// A table without room for everything: what has room is served, the rest is named, and comes as soon as there is room.
 #[test]
 fn a_full_table_is_reported_and_retried() {
-    let Some(cluster) = own(Cluster::builder().nodes(1).clients(0)) else {
+    let Some(cluster) = own(Cluster::builder().nodes(1).clients(0).log("info")) else {
         return;
     };
     let node = cluster.node(0);

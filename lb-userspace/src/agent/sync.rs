@@ -302,9 +302,10 @@ impl Synchronizer {
             had: &had,
             wanted: &wanted,
         };
-        let Some(plan) = mirror.plan(part, &self.reusable) else {
+        let Some(plan) = mirror.plan(part, &self.reusable, explained()) else {
             return Ok(None);
         };
+        say(&plan);
         let planned = Instant::now();
         let report = tokio::task::block_in_place(|| plan::begin(&plan, &mut self.store));
         let mut outcome = Outcome {
@@ -419,8 +420,7 @@ impl Synchronizer {
         let start = Instant::now();
         let mut actual = Actual::read(&self.store).context("cannot read the tables")?;
         actual.reusable = self.reusable.clone();
-        let explained = tracing::enabled!(target: "lb::sync", tracing::Level::DEBUG);
-        let plan = if explained { plan::diff } else { plan::writes }(&desired, &actual);
+        let plan = if explained() { plan::diff } else { plan::writes }(&desired, &actual);
         let separate = desired.separate;
         drop(desired);
         outcome.phases[1] = start.elapsed();
@@ -437,15 +437,24 @@ impl Synchronizer {
         if !report.is_complete() {
             outcome.problems.push(report.to_string());
         }
-        for change in &plan.changes {
-            tracing::debug!(target: "lb::sync", action = ?change.action, object = change.object, name = %change.name,
-                detail = %change.detail, "change");
-        }
+        say(&plan);
 
         for interface in present.keys().filter(|i| !inputs.rows.contains_key(i)) {
             self.store.delete::<InterfaceTable>(interface)?;
             outcome.writes += 1;
         }
         Ok((outcome, mirror))
+    }
+}
+
+/// Whether anybody wants to know what changes.
+fn explained() -> bool {
+    tracing::enabled!(target: "lb::sync", tracing::Level::DEBUG)
+}
+
+fn say(plan: &Plan) {
+    for change in &plan.changes {
+        tracing::debug!(target: "lb::sync", action = ?change.action, object = change.object, name = %change.name,
+            detail = %change.detail, "change");
     }
 }

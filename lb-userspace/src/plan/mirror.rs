@@ -1,6 +1,6 @@
 //! [`Mirror`]: what the tables hold, remembered, so that a change of few services is planned from few rows.
 //!
-//! A part of the state is planned by the same [`super::diff`] as the whole: from what the changed services should have and
+//! A part of the state is planned by the same [`diff()`] as the whole: from what the changed services should have and
 //! the rows that they have. That is exact as long as they share nothing with others; where they do, or anything is
 //! unusual, there is no such plan, and the whole has to be compared.
 
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use lb_common::abi::{self, BACKEND_GONE, EndpointKey, SlotKey, capacity};
 
 use super::actual::{Actual, Elsewhere, Reusable, key_of};
-use super::{Op, Plan, Row, diff};
+use super::{Op, Plan, Row, diff, writes};
 use crate::model::desired::Desired;
 
 /// The rows of all tables, as they are known to be.
@@ -88,10 +88,10 @@ impl Mirror {
         }
     }
 
-    /// The plan for a part. `None`: the whole has to be compared.
-    pub fn plan(&self, part: Part<'_>, reusable: &Reusable) -> Option<Plan> {
+    /// The plan for a part, in the operator's words too if `explained`. `None`: the whole has to be compared.
+    pub fn plan(&self, part: Part<'_>, reusable: &Reusable, explained: bool) -> Option<Plan> {
         let rows = self.rows_of(part, reusable)?;
-        let plan = diff::writes(part.wanted, &rows);
+        let plan = if explained { diff } else { writes }(part.wanted, &rows);
         plan.problems.is_empty().then_some(plan)
     }
 

@@ -104,12 +104,12 @@ impl Pieces {
     /// Follows a change of `text`, of which these are the pieces. `None`: these are as before, and it has to be read anew.
     pub(super) fn change(&mut self, text: &[u8], edit: &Edit) -> Option<Snapshot> {
         let end = edit.at + edit.old;
-        // From the piece before the first that is touched (what is written at the beginning of a piece may belong to the
-        // one before), to the last whose successor does not begin right there.
+        // From the piece in which it begins (what comes at the very beginning of one belongs to the one before), to the last
+        // whose successor does not begin right where it ends.
         let (mut first, mut start) = (0, 0);
         let mut at = self.head;
         for (index, piece) in self.pieces.iter().enumerate() {
-            if at + piece.length >= edit.at {
+            if at >= edit.at {
                 break;
             }
             (first, start) = (index, at);
