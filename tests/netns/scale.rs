@@ -208,26 +208,17 @@ fn a_change_among_thousands_of_services() {
         took[took.len() - 1]
     );
     println!("after changes: {} MiB", resident(pid));
-    for line in node
-        .agent()
-        .log()
-        .lines()
-        .filter(|line| line.contains("synchronised") || line.contains("WARN") || line.contains("ERROR"))
-    {
-        println!("{line}");
-    }
+    // What grows with what there is, and not with what changes, takes far longer.
+    assert!(
+        cpu < Duration::from_millis(150),
+        "{cpu:?} of processor time for one change"
+    );
+    assert!(!node.agent().log().contains(" ERROR "), "{}", node.agent().log());
     std::thread::sleep(Duration::from_secs(2));
     let (before, start) = (busy(pid), Instant::now());
     std::thread::sleep(Duration::from_secs(20));
     let idle = (busy(pid) - before).as_secs_f64() / start.elapsed().as_secs_f64();
     println!("idle: {:.3} %", idle * 100.0);
-    let metrics = node.metrics("/metrics").unwrap();
-    for line in metrics
-        .lines()
-        .filter(|l| l.starts_with("lb_sync_phase") && (l.contains("_sum") || l.contains("_count")))
-    {
-        println!("{line}");
-    }
 }
 
 /// Each change is one write into the open file, as a program that rewrites a weight in place does it.
