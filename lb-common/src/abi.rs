@@ -9,7 +9,7 @@ use core::mem::size_of;
 use crate::address::Address;
 
 /// Version of everything in this file. Pins live under `<bpffs>/v<SCHEMA_VERSION>/`.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// Network 0: the node's own, the outside world, where published ports live.
 pub const NETWORK_NODE: u32 = 0;
@@ -37,6 +37,9 @@ pub struct EndpointKey {
     /// 4 or 6.
     pub family: u8,
 }
+
+/// The frontend answers only clients that [`Sources`] allows.
+pub const FRONTEND_FILTERED: u32 = 1;
 
 /// A frontend's value: which service answers.
 #[repr(C)]
@@ -168,6 +171,31 @@ pub struct Vip {
     /// Number of frontends on it.
     pub frontends: u32,
 }
+
+/// A prefix of client addresses, of one service: key of `sources`, as the kernel's LPM trie wants it. The longest prefix
+/// that matches decides.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct SourceKey {
+    /// Bits that count: 32 of the service and those of the address, of which an IPv4 prefix has 96 more.
+    pub bits: u32,
+    /// Key into `services`.
+    pub service: u32,
+    /// Zero behind the prefix.
+    pub address: Address,
+}
+
+impl SourceKey {
+    /// Bits of a key that counts whole, as a lookup asks.
+    pub const WHOLE: u32 = 160;
+    /// Bits of a key that stands for every client of a service.
+    pub const EVERYBODY: u32 = 32;
+}
+
+/// Value of `sources`: clients with this prefix are served.
+pub const SOURCE_ALLOWED: u32 = 1;
+/// Value of `sources`: clients with this prefix are not, as are those that no prefix matches.
+pub const SOURCE_DENIED: u32 = 2;
 
 /// Key of `interfaces`.
 #[repr(C)]
@@ -325,6 +353,35 @@ pub const FLOW_FLAG_FIN_BACKEND: u8 = 2;
 pub const FLOW_FLAG_HAIRPIN: u8 = 4;
 /// The client is a process of this node itself: replies may be delivered to the node's own stack.
 pub const FLOW_FLAG_HOST: u8 = 8;
+/// A backend has refused the connection, and the client was made to ask again: closed, the flow waits for that; new, another
+/// backend is asked, whose refusal the client gets to see.
+pub const FLOW_FLAG_REFUSED: u8 = 16;
+
+/// Key of `fragments`: which datagram a fragment is of (RFC 791 2.3, RFC 8200 4.5).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct FragmentKey {
+    /// As the fragment carries it.
+    pub source: Address,
+    /// As the fragment carries it.
+    pub destination: Address,
+    /// Identification.
+    pub id: u32,
+    /// `network << 8 | protocol`.
+    pub network_protocol: u32,
+}
+
+/// Value of `fragments`: what only a datagram's first fragment tells.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Fragment {
+    /// Host byte order.
+    pub source_port: u16,
+    /// Host byte order.
+    pub destination_port: u16,
+    /// Tick of the first fragment.
+    pub seen: u32,
+}
 
 /// What the programs need to know; one element. Ticks are 2^20 ns (1.048576 ms).
 #[repr(C)]
@@ -413,12 +470,18 @@ pub mod capacity {
     pub const ADDRESSES: u32 = 16_384;
     /// `vips`.
     pub const VIPS: u32 = 65_536;
+    /// `sources`.
+    pub const SOURCES: u32 = 65_536;
     /// `interfaces`.
     pub const INTERFACES: u32 = 16_384;
     /// Each of `flows4`, `flows6`, `replies4`, `replies6`, unless the agent's configuration says otherwise.
     pub const FLOWS: u32 = 1_048_576;
     /// `counters`.
     pub const COUNTERS: u32 = 64;
+    /// `jumps`.
+    pub const JUMPS: u32 = 16;
+    /// `fragments`: datagrams under way at one time.
+    pub const FRAGMENTS: u32 = 8_192;
 }
 
 /// A map as the agent and `lbctl` see it.
@@ -472,6 +535,8 @@ tables! {
     Addresses = "addresses" false Address => NodeAddress;
     /// VIPs for which ARP, ND and echo are answered.
     Vips = "vips" false VipKey => Vip;
+    /// Which clients the frontends with [`FRONTEND_FILTERED`] answer. A trie: what is read by a key is the longest prefix of it.
+    Sources = "sources" false SourceKey => u32;
     /// IPv4 flows.
     Flows4 = "flows4" false FlowKey4 => Flow;
     /// IPv6 flows.
@@ -482,17 +547,45 @@ tables! {
     Replies6 = "replies6" false FlowKey6 => Reply;
 }
 
-/// Array of programs: where [`program::ENTER_FROM`] and [`program::ENTER_TO`] go on.
+/// Array of programs: where others go on.
 pub const JUMPS: &str = "jumps";
 /// Index in [`JUMPS`] of [`program::FROM_WORKLOAD`].
 pub const JUMP_FROM_WORKLOAD: u32 = 0;
 /// Index in [`JUMPS`] of [`program::TO_WORKLOAD`].
 pub const JUMP_TO_WORKLOAD: u32 = 1;
+/// Index in [`JUMPS`] of [`program::NODE_ERRORS`].
+pub const JUMP_NODE_ERRORS: u32 = 2;
+/// Index in [`JUMPS`] of [`program::FROM_ERRORS`].
+pub const JUMP_FROM_ERRORS: u32 = 3;
+/// Index in [`JUMPS`] of [`program::TO_ERRORS`].
+pub const JUMP_TO_ERRORS: u32 = 4;
+/// Index in [`JUMPS`] of [`program::HOST_ERRORS`].
+pub const JUMP_HOST_ERRORS: u32 = 5;
+/// Index in [`JUMPS`] of [`program::NODE_FRAGMENTS`].
+pub const JUMP_NODE_FRAGMENTS: u32 = 6;
+/// Index in [`JUMPS`] of [`program::FROM_FRAGMENTS`].
+pub const JUMP_FROM_FRAGMENTS: u32 = 7;
+/// Index in [`JUMPS`] of [`program::TO_FRAGMENTS`].
+pub const JUMP_TO_FRAGMENTS: u32 = 8;
+/// What each index in [`JUMPS`] leads to.
+pub const JUMP_PROGRAMS: [(u32, &str); 9] = [
+    (JUMP_FROM_WORKLOAD, program::FROM_WORKLOAD),
+    (JUMP_TO_WORKLOAD, program::TO_WORKLOAD),
+    (JUMP_NODE_ERRORS, program::NODE_ERRORS),
+    (JUMP_FROM_ERRORS, program::FROM_ERRORS),
+    (JUMP_TO_ERRORS, program::TO_ERRORS),
+    (JUMP_HOST_ERRORS, program::HOST_ERRORS),
+    (JUMP_NODE_FRAGMENTS, program::NODE_FRAGMENTS),
+    (JUMP_FROM_FRAGMENTS, program::FROM_FRAGMENTS),
+    (JUMP_TO_FRAGMENTS, program::TO_FRAGMENTS),
+];
 /// Name of the constant in which a pair of `enter` programs has its [`InterfaceKey::namespace`].
 pub const NAMESPACE: &str = "NAMESPACE";
 
 /// Per-CPU array of [`Counter`] by reason code.
 pub const COUNTERS: &str = "counters";
+/// Datagrams under way in fragments: [`FragmentKey`] to [`Fragment`]; the least recently used goes first.
+pub const FRAGMENTS: &str = "fragments";
 /// Per-CPU array of [`ServiceCounter`] by service id.
 pub const SERVICE_COUNTERS: &str = "service_counters";
 
@@ -508,6 +601,20 @@ pub mod program {
     pub const TO_WORKLOAD: &str = "to_workload";
     /// tc egress, the node's loopback interface.
     pub const FROM_HOST: &str = "from_host";
+    /// Where [`TC_NODE`] goes on with ICMP errors.
+    pub const NODE_ERRORS: &str = "node_errors";
+    /// Where [`FROM_WORKLOAD`] goes on with them.
+    pub const FROM_ERRORS: &str = "from_errors";
+    /// Where [`TO_WORKLOAD`] goes on with them.
+    pub const TO_ERRORS: &str = "to_errors";
+    /// Where [`FROM_HOST`] goes on with them.
+    pub const HOST_ERRORS: &str = "host_errors";
+    /// Where [`TC_NODE`] goes on with fragments.
+    pub const NODE_FRAGMENTS: &str = "node_fragments";
+    /// Where [`FROM_WORKLOAD`] goes on with them.
+    pub const FROM_FRAGMENTS: &str = "from_fragments";
+    /// Where [`TO_WORKLOAD`] goes on with them.
+    pub const TO_FRAGMENTS: &str = "to_fragments";
     /// What is attached for [`FROM_WORKLOAD`]: writes down the namespace and goes on there.
     pub const ENTER_FROM: &str = "enter_from";
     /// What is attached for [`TO_WORKLOAD`].
@@ -522,11 +629,14 @@ const _: () = {
     assert!(size_of::<InterfaceKey>() == 16);
     assert!(size_of::<Node>() == 40);
     assert!(size_of::<VipKey>() == 20);
+    assert!(size_of::<SourceKey>() == 24);
     assert!(size_of::<Interface>() == 16);
     assert!(size_of::<FlowKey4>() == 16);
     assert!(size_of::<FlowKey6>() == 40);
     assert!(size_of::<Flow>() == 32);
     assert!(size_of::<Reply>() == 44);
+    assert!(size_of::<FragmentKey>() == 40);
+    assert!(size_of::<Fragment>() == 8);
     assert!(size_of::<Settings>() == 52);
 };
 
@@ -550,12 +660,15 @@ mod pod {
         NodeAddress,
         VipKey,
         Vip,
+        SourceKey,
         InterfaceKey,
         Interface,
         FlowKey4,
         FlowKey6,
         Flow,
         Reply,
+        FragmentKey,
+        Fragment,
         Settings,
         Counter,
         ServiceCounter

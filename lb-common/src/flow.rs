@@ -1,8 +1,8 @@
 //! From a packet to its flow and backend: found, or chosen and written down.
 
 use crate::abi::{
-    BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, Backend, FLOW_CLOSED, FLOW_FLAG_HAIRPIN, FLOW_NEW, Flow,
-    NETWORK_NODE, REPLY_HAIRPIN, REPLY_PUBLISHED, REPLY_VIP, Reply, SlotKey, TCP,
+    BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, Backend, FLOW_CLOSED, FLOW_FLAG_HAIRPIN, FLOW_FLAG_REFUSED,
+    FLOW_NEW, Flow, NETWORK_NODE, REPLY_HAIRPIN, REPLY_PUBLISHED, REPLY_VIP, Reply, SlotKey, TCP,
 };
 use crate::address::Address;
 use crate::select::{Selection, select};
@@ -61,6 +61,16 @@ pub fn reopens(flow: &Flow, h: &Headers) -> bool {
     flow.state == FLOW_CLOSED && opens(h)
 }
 
+/// Id, plus one, of the backend that has just refused the connection which a packet of this flow begins again; or 0.
+#[inline(always)]
+pub fn refused_by(flow: &Flow) -> u32 {
+    if flow.state == FLOW_CLOSED && flow.flags & FLOW_FLAG_REFUSED != 0 {
+        flow.backend + 1
+    } else {
+        0
+    }
+}
+
 /// Decides for a packet of the client whose flow is in the table and not expired.
 #[inline(always)]
 pub fn continues<T: Tables>(tables: &T, env: &Env, entry: &T::Entry, flow: &Flow, h: &Headers) -> Known {
@@ -109,6 +119,8 @@ pub struct Opening {
     pub service: u32,
     /// Node that it came from through the tunnel, plus one, which has chosen the backend; 0: it came directly.
     pub origin: u32,
+    /// Id, plus one, of a backend that has just refused this connection; 0: none has.
+    pub avoid: u32,
     /// Its backend: given if `origin` is, else selected.
     pub chosen: Chosen,
     /// `FLOW_FLAG_*` bits that it begins with.
@@ -128,7 +140,7 @@ pub fn open<T: Tables>(tables: &T, env: &Env, h: &mut Headers, opening: &mut Ope
         if h.tuple.protocol == TCP && !opens(h) {
             return Some(Reason::ResetUnknownFlow);
         }
-        match select(tables, opening.service) {
+        match select(tables, opening.service, opening.avoid) {
             Selection::Backend(id) => opening.chosen.backend = id,
             Selection::Empty if h.tuple.protocol == TCP => return Some(Reason::ResetNoBackend),
             Selection::Empty => return Some(Reason::UnreachableNoBackend),

@@ -13,11 +13,12 @@ pub enum Selection {
 }
 
 /// Takes the service's next number and the backend in the slot that it falls on: over any run of new flows, counts
-/// differ by at most one, whatever CPU they arrive on. Weights are in the order of the slots.
+/// differ by at most one, whatever CPU they arrive on. Weights are in the order of the slots. `avoid`: the backend's id plus
+/// one that has just refused the flow, and lets others go before it; or 0.
 #[inline(always)]
-pub fn select<T: Tables>(tables: &T, service: u32) -> Selection {
+pub fn select<T: Tables>(tables: &T, service: u32, avoid: u32) -> Selection {
     // The slots of the generation read may be gone a moment later: then the service has flipped, and is read again.
-    for _ in 0..2 {
+    for turn in 0..4 {
         let Some(entry) = tables.service(service) else {
             return Selection::Empty;
         };
@@ -35,6 +36,7 @@ pub fn select<T: Tables>(tables: &T, service: u32) -> Selection {
             index,
         }) && let Some(backend) = tables.backend(id)
             && backend.state != BACKEND_GONE
+            && (turn > 1 || id + 1 != avoid)
         {
             return Selection::Backend(id);
         }

@@ -3,7 +3,8 @@
 use core::ops::Deref;
 
 use crate::abi::{
-    Backend, EndpointKey, Flow, Frontend, Interface, InterfaceKey, Node, NodeAddress, Reply, Service, Settings, SlotKey,
+    Backend, EndpointKey, Flow, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, Node, NodeAddress, Reply,
+    Service, Settings, SlotKey,
 };
 use crate::address::Address;
 use crate::tuple::Tuple;
@@ -86,6 +87,9 @@ pub trait Tables {
     /// Whether the address is a VIP of the network.
     fn is_vip(&self, address: &Address, network: u32) -> bool;
 
+    /// What the longest prefix of a client's address says that a service knows, `SOURCE_*`; 0: it knows none.
+    fn source(&self, service: u32, client: &Address) -> u32;
+
     /// By the client's tuple.
     fn flow(&self, tuple: &Tuple) -> Option<Self::Entry>;
     /// Creates a flow, or replaces it if `replace`.
@@ -96,6 +100,11 @@ pub trait Tables {
     fn reply(&self, tuple: &Tuple) -> Option<Self::Ref<Reply>>;
     /// Creates a reply, or replaces it if `replace`.
     fn insert_reply(&self, tuple: &Tuple, reply: &Reply, replace: bool) -> Insert;
+
+    /// What the first fragment of a datagram has told.
+    fn fragment(&self, key: &FragmentKey) -> Option<Self::Ref<Fragment>>;
+    /// Notes that.
+    fn note_fragment(&self, key: &FragmentKey, fragment: &Fragment);
 
     /// Adds to a service's counters.
     fn count_service(&self, service: u32, flows: u32, bytes: usize, reply: bool);

@@ -19,6 +19,9 @@ pub mod world;
 
 mod answer;
 mod drain;
+mod errors;
+mod filter;
+mod fragments;
 mod gateway;
 mod hairpin;
 mod host;
@@ -26,6 +29,7 @@ mod malformed;
 mod overlay;
 mod passed;
 mod published;
+mod refusal;
 mod reply;
 mod too_big;
 mod tunnel;
@@ -38,9 +42,12 @@ use fixture::Fixture;
 
 /// Every fixture.
 pub fn fixtures() -> Vec<Fixture> {
-    let topics: [fn() -> Vec<Fixture>; 14] = [
+    let topics: [fn() -> Vec<Fixture>; 18] = [
         answer::fixtures,
         drain::fixtures,
+        errors::fixtures,
+        filter::fixtures,
+        fragments::fixtures,
         gateway::fixtures,
         hairpin::fixtures,
         host::fixtures,
@@ -48,6 +55,7 @@ pub fn fixtures() -> Vec<Fixture> {
         overlay::fixtures,
         passed::fixtures,
         published::fixtures,
+        refusal::fixtures,
         reply::fixtures,
         too_big::fixtures,
         tunnel::fixtures,

@@ -1,8 +1,8 @@
 //! Life of a flow: its states, and how long it lives in each.
 
 use crate::abi::{
-    FLOW_CLOSED, FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_FLAG_FIN_BACKEND, FLOW_FLAG_FIN_CLIENT, FLOW_NEW, Flow, Service,
-    Settings, TCP,
+    FLOW_CLOSED, FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_FLAG_FIN_BACKEND, FLOW_FLAG_FIN_CLIENT, FLOW_FLAG_REFUSED,
+    FLOW_NEW, Flow, Service, Settings, TCP,
 };
 use crate::tables::{Env, FlowEntry, Tables};
 use crate::wire::parse::Headers;
@@ -23,15 +23,17 @@ pub const fn next(state: u8, flags: u8, protocol: u8, tcp_flags: u8, side: Side)
     let answered = matches!(side, Side::Backend);
     if protocol == TCP {
         if tcp_flags & tcp::RST != 0 {
-            return (FLOW_CLOSED, flags);
+            // The mark of a closed flow is for the SYN that it waits for.
+            let spent = if state == FLOW_NEW { FLOW_FLAG_REFUSED } else { 0 };
+            return (FLOW_CLOSED, flags & !spent);
         }
         if tcp_flags & tcp::FIN != 0 {
-            let flags = flags
-                | if answered {
-                    FLOW_FLAG_FIN_BACKEND
-                } else {
-                    FLOW_FLAG_FIN_CLIENT
-                };
+            let fin = if answered {
+                FLOW_FLAG_FIN_BACKEND
+            } else {
+                FLOW_FLAG_FIN_CLIENT
+            };
+            let flags = flags & !FLOW_FLAG_REFUSED | fin;
             let both = FLOW_FLAG_FIN_BACKEND | FLOW_FLAG_FIN_CLIENT;
             return (
                 if flags & both == both {
@@ -44,7 +46,7 @@ pub const fn next(state: u8, flags: u8, protocol: u8, tcp_flags: u8, side: Side)
         }
     }
     if state == FLOW_NEW && answered {
-        (FLOW_ESTABLISHED, flags)
+        (FLOW_ESTABLISHED, flags & !FLOW_FLAG_REFUSED)
     } else {
         (state, flags)
     }
@@ -122,6 +124,19 @@ mod tests {
             );
             assert_eq!(next(FLOW_CLOSED, 0, protocol, tcp::ACK, Side::Backend).0, FLOW_CLOSED);
         }
+    }
+
+    #[test]
+    fn a_refusal_is_remembered_until_the_next_backend_has_answered() {
+        let marked = FLOW_FLAG_REFUSED | crate::abi::FLOW_FLAG_HOST;
+        let kept = crate::abi::FLOW_FLAG_HOST;
+        for side in [Side::Client, Side::Backend] {
+            assert_eq!(next(FLOW_NEW, marked, TCP, tcp::RST, side), (FLOW_CLOSED, kept));
+            assert_eq!(next(FLOW_CLOSED, marked, TCP, tcp::RST, side), (FLOW_CLOSED, marked));
+        }
+        assert_eq!(next(FLOW_NEW, marked, TCP, tcp::SYN, Side::Client), (FLOW_NEW, marked));
+        let answer = next(FLOW_NEW, marked, TCP, tcp::SYN | tcp::ACK, Side::Backend);
+        assert_eq!(answer, (FLOW_ESTABLISHED, kept));
     }
 
     #[test]

@@ -62,6 +62,9 @@ reasons! {
     ReplyFromTunnel = 6 Forward "reply_from_tunnel" "Reply that came through the tunnel, sent to the client.";
     ReplyVip = 7 Forward "reply_vip" "Reply inside a network, translated back to the VIP.";
     Hairpin = 8 Forward "hairpin" "A backend spoke to its own service and was chosen itself.";
+    ReplyRetry = 9 Forward "reply_retry" "A backend refused a connection that another one may take: the client is made to ask again.";
+    ErrorToBackend = 10 Forward "error_to_backend" "ICMP error about a reply, translated and sent on to the backend.";
+    ErrorToClient = 11 Forward "error_to_client" "ICMP error about a client's packet, translated and sent on to the client.";
 
     AnswerArp = 12 Answer "answer_arp" "ARP or neighbour solicitation for a VIP.";
     AnswerEcho = 13 Answer "answer_echo" "Echo request to a VIP.";
@@ -76,7 +79,7 @@ reasons! {
     PassNotService = 24 Pass "not_a_service" "No frontend and no flow.";
     PassProtocol = 25 Pass "protocol" "Not IPv4 or IPv6, or neither TCP nor UDP.";
     PassOptions = 26 Pass "ip_options" "IPv4 options or IPv6 extension headers.";
-    PassFragment = 27 Pass "fragment" "A fragment.";
+    PassFragment = 27 Pass "fragment" "A fragment of no service that is known, or whose first one was not seen. XDP leaves all of them to tc.";
     PassPartialChecksum = 28 Pass "partial_checksum" "XDP: the checksum is not filled in yet; tc finishes it.";
     PassToTc = 29 Pass "to_tc" "XDP: a service's packet that only tc can deliver.";
     PassUnresolved = 30 Pass "unresolved" "XDP: the next hop's MAC is not known yet; tc resolves it.";
@@ -84,6 +87,7 @@ reasons! {
     PassInterface = 32 Pass "interface" "The interface is not in the tables.";
     PassNetwork = 33 Pass "network_reply" "Reply inside a network, translated where the client receives it.";
     PassMalformed = 34 Pass "malformed" "Headers that are truncated or contradict themselves.";
+    PassIcmpError = 35 Pass "icmp_error" "ICMP error about a packet of no flow. XDP leaves all of them to tc.";
 
     DropFlowTableFull = 41 Drop "flow_table_full" "No room for a new flow.";
     DropTtl = 42 Drop "ttl_exceeded" "TTL or hop limit used up.";
@@ -98,6 +102,8 @@ reasons! {
     DropRewrite = 51 Drop "rewrite_failed" "The kernel refused to change the packet.";
     DropTooBig = 52 Drop "too_big" "Does not fit the path after encapsulation.";
     DropForgedSource = 53 Drop "forged_source" "The client's address is of the masquerade range or this node's own, but the packet did not begin here.";
+    DropSourceDenied = 54 Drop "source_denied" "The service does not answer clients with this address.";
+    DropFragment = 55 Drop "fragment_without_first" "A fragment of a service's packet whose first one was not seen, or was refused.";
 }
 
 /// What is done with the packet.
@@ -150,6 +156,18 @@ impl Verdict {
         drop Drop;
         transmit Transmit;
         continue_ Continue;
+    }
+
+    /// Whether the packet is left to what looks at ICMP errors: on tc, a program of its own.
+    #[inline(always)]
+    pub const fn is_for_errors(self) -> bool {
+        matches!(self.reason, Reason::PassIcmpError)
+    }
+
+    /// Whether the packet is left to what puts fragments together with their ports: on tc, a program of its own.
+    #[inline(always)]
+    pub const fn is_for_fragments(self) -> bool {
+        matches!(self.reason, Reason::PassFragment)
     }
 
     /// One of the redirects.

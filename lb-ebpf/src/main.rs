@@ -16,8 +16,11 @@ mod xdp;
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use lb_common::abi::NAMESPACE_NODE;
-use lb_common::pipeline::{host, node, workload};
+use lb_common::abi::{
+    JUMP_FROM_ERRORS, JUMP_FROM_FRAGMENTS, JUMP_HOST_ERRORS, JUMP_NODE_ERRORS, JUMP_NODE_FRAGMENTS, JUMP_TO_ERRORS,
+    JUMP_TO_FRAGMENTS, NAMESPACE_NODE,
+};
+use lb_common::pipeline::{errors, host, node, workload};
 use lb_common::verdict::Action;
 use lb_common::wire::Packet;
 
@@ -41,7 +44,7 @@ pub(crate) fn xdp_node(ctx: XdpContext) -> u32 {
 }
 
 macro_rules! classify {
-    ($(#[$doc:meta])* $name:ident, $pipeline:path, $namespace:path, $count_passed:literal) => {
+    ($(#[$doc:meta])* $name:ident, $fragments:literal, $pipeline:path, $namespace:path, $count_passed:literal $(, $is:ident => $jump:ident)*) => {
         $(#[$doc])*
         #[classifier]
         pub(crate) fn $name(ctx: TcContext) -> i32 {
@@ -49,9 +52,13 @@ macro_rules! classify {
             // SAFETY: the kernel passes a valid context.
             let ifindex = unsafe { (*skb).ifindex };
             let Some(maps) = Maps::new(skb.cast(), ifindex) else { return verdict::NEXT };
-            let mut packet = TcPacket::new(skb);
+            let mut packet = TcPacket::<$fragments>::new(skb);
             let length = packet.len();
             let verdict = $pipeline(&mut packet, &maps, &maps.env($namespace(skb)), maps.work());
+            $(if verdict.$is() {
+                // SAFETY: the context is the program's own. It comes back only where nobody is there.
+                unsafe { maps::jumps.tail_call(&ctx, $jump) };
+            })*
             if $count_passed || verdict.action != Action::Pass {
                 count(verdict.reason, length);
             }
@@ -62,20 +69,54 @@ macro_rules! classify {
 
 classify! {
     /// Node interface, tc ingress.
-    tc_node, node::ingress, entered::never, true
+    tc_node, false, node::ingress, entered::never, true,
+    is_for_errors => JUMP_NODE_ERRORS, is_for_fragments => JUMP_NODE_FRAGMENTS
 }
 classify! {
     /// Host side of a workload interface, tc ingress.
-    from_workload, workload::from, entered::namespace, true
+    from_workload, false, workload::from, entered::namespace, true,
+    is_for_errors => JUMP_FROM_ERRORS, is_for_fragments => JUMP_FROM_FRAGMENTS
 }
 classify! {
     /// Host side of a workload interface, tc egress. What passes here was counted where it came in.
-    to_workload, workload::to, entered::namespace, false
+    to_workload, false, workload::to, entered::namespace, false,
+    is_for_errors => JUMP_TO_ERRORS, is_for_fragments => JUMP_TO_FRAGMENTS
+}
+classify! {
+    /// The loopback interface, tc egress. All that the node says to itself passes here: only what is a service's is counted. It
+    /// is too wide for fragments.
+    from_host, false, host::egress, entered::never, false,
+    is_for_errors => JUMP_HOST_ERRORS
 }
 
 classify! {
-    /// The loopback interface, tc egress. All that the node says to itself passes here: only what is a service's is counted.
-    from_host, host::egress, entered::never, false
+    /// ICMP errors of `tc_node`.
+    node_errors, false, errors::node, entered::never, true
+}
+classify! {
+    /// ICMP errors of `from_workload`.
+    from_errors, false, errors::from, entered::namespace, true
+}
+classify! {
+    /// ICMP errors of `to_workload`.
+    to_errors, false, errors::to, entered::namespace, false
+}
+classify! {
+    /// ICMP errors of `from_host`.
+    host_errors, false, errors::host, entered::never, false
+}
+
+classify! {
+    /// Fragments of `tc_node`.
+    node_fragments, true, node::ingress, entered::never, true
+}
+classify! {
+    /// Fragments of `from_workload`.
+    from_fragments, true, workload::from, entered::namespace, true
+}
+classify! {
+    /// Fragments of `to_workload`.
+    to_fragments, true, workload::to, entered::namespace, false
 }
 
 /// The kernel gives GPL-only helpers to programs that say so.

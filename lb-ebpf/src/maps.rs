@@ -1,11 +1,11 @@
 //! Every map of the object; layout and capacities are `lb_common::abi`'s.
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_fib_lookup};
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, ProgramArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
-    Backend, Counter, EndpointKey, Flow, FlowKey4, FlowKey6, Frontend, Interface, InterfaceKey, Node, NodeAddress,
-    Reply, Service, ServiceCounter, Settings, SlotKey, Vip, VipKey, capacity,
+    Backend, Counter, EndpointKey, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Frontend, Interface, InterfaceKey,
+    Node, NodeAddress, Reply, Service, ServiceCounter, Settings, SlotKey, SourceKey, Vip, VipKey, capacity,
 };
 use lb_common::address::Address;
 use lb_common::pipeline::Work;
@@ -51,9 +51,25 @@ array! {
     scratch: PerCpuArray Scratch, 1;
 }
 
-/// Where the programs go on that are attached to workload interfaces.
+/// Its key is a [`SourceKey`].
 #[btf_map]
-pub(crate) static jumps: ProgramArray<2> = ProgramArray::new();
+pub(crate) static sources: LpmTrie<Source, u32, { capacity::SOURCES as usize }> = LpmTrie::new();
+
+/// A [`SourceKey`] without its bits, which are the first word of every trie's key.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Source {
+    pub(crate) service: u32,
+    pub(crate) address: Address,
+}
+
+/// Where the programs go on that are attached to workload interfaces, and others with what needs a stack of its own.
+#[btf_map]
+pub(crate) static jumps: ProgramArray<{ capacity::JUMPS as usize }> = ProgramArray::new();
+
+/// No connections: what is evicted costs one datagram.
+#[btf_map]
+pub(crate) static fragments: LruHashMap<FragmentKey, Fragment, { capacity::FRAGMENTS as usize }> = LruHashMap::new();
 
 /// Keys and queries under construction: the stack has 512 bytes for a program and all that it calls. Programs of one CPU
 /// do not interrupt each other.
@@ -63,6 +79,7 @@ pub(crate) struct Scratch {
     pub(crate) flow6: FlowKey6,
     pub(crate) endpoint: EndpointKey,
     pub(crate) vip: VipKey,
+    pub(crate) source: SourceKey,
     pub(crate) interface: InterfaceKey,
     pub(crate) route: RouteQuery,
     pub(crate) work: Work,

@@ -8,8 +8,8 @@ use core::ptr;
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::{bpf_fib_lookup, bpf_ktime_get_coarse_ns};
 use lb_common::abi::{
-    Backend, EndpointKey, Flow, FlowKey4, FlowKey6, Frontend, Interface, InterfaceKey, Node, NodeAddress, Reply,
-    Service, Settings, SlotKey, TICK_SHIFT, VipKey,
+    Backend, EndpointKey, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, Node,
+    NodeAddress, Reply, Service, Settings, SlotKey, SourceKey, TICK_SHIFT, VipKey,
 };
 use lb_common::address::Address;
 use lb_common::pipeline::Work;
@@ -238,6 +238,19 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn source(&self, service: u32, client: &Address) -> u32 {
+        // SAFETY: as in `key4`.
+        let key = unsafe {
+            let key = &raw mut (*self.scratch).source;
+            (*key).bits = SourceKey::WHOLE;
+            (*key).service = service;
+            set_address(&raw mut (*key).address, *client);
+            &*key.cast()
+        };
+        maps::sources.get(key).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
     fn flow(&self, tuple: &Tuple) -> Option<Entry> {
         if tuple.v6 {
             maps::flows6.get_ptr_mut(self.key6(tuple))
@@ -284,6 +297,17 @@ impl Tables for Maps {
         } else {
             maps::replies4.insert(self.key4(tuple), reply, flags(replace))
         })
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<&'static Fragment> {
+        // SAFETY: as in `interface`.
+        unsafe { maps::fragments.get(key) }
+    }
+
+    #[inline(always)]
+    fn note_fragment(&self, key: &FragmentKey, fragment: &Fragment) {
+        let _ = maps::fragments.insert(key, fragment, BPF_ANY as u64);
     }
 
     #[inline(always)]

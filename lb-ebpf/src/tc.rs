@@ -19,16 +19,16 @@ use crate::{bytes, maps};
 const BPF_F_IPV6: u64 = 1 << 7;
 /// An IPv6 header is so much longer than an IPv4 header.
 const IP_HEADERS_DIFFER: i32 = 20;
-/// Headers of a tunnelled packet and of the one inside it.
-const HEADERS: u32 = 14 + 40 + 8 + 36 + 40 + 60;
+/// Headers of a tunnelled packet and of the one inside it, which may be an ICMP error with what it quotes.
+const HEADERS: u32 = 14 + 40 + 8 + 36 + 40 + 8 + 40 + 20;
 
-pub(crate) struct TcPacket {
+pub(crate) struct TcPacket<const FRAGMENTS: bool> {
     context: *mut __sk_buff,
     data: usize,
     end: usize,
 }
 
-impl TcPacket {
+impl<const FRAGMENTS: bool> TcPacket<FRAGMENTS> {
     #[inline(always)]
     pub(crate) fn new(context: *mut __sk_buff) -> Self {
         let mut packet = Self {
@@ -63,7 +63,8 @@ impl TcPacket {
     }
 }
 
-impl Packet for TcPacket {
+impl<const FRAGMENTS: bool> Packet for TcPacket<FRAGMENTS> {
+    const FRAGMENTS: bool = FRAGMENTS;
     const HOOK: Hook = Hook::Tc;
 
     #[inline(always)]
@@ -114,6 +115,21 @@ impl Packet for TcPacket {
                 offset as u32,
                 value.as_ptr().cast(),
                 1,
+                BPF_F_RECOMPUTE_CSUM as u64,
+            )
+        };
+        self.done(code)
+    }
+
+    #[inline(always)]
+    fn store_uncovered_words<const N: usize>(&mut self, offset: usize, words: [u32; N]) -> Option<()> {
+        // SAFETY: the context is the program's own, the words are on the stack.
+        let code = unsafe {
+            bpf_skb_store_bytes(
+                self.context,
+                offset as u32,
+                words.as_ptr().cast(),
+                4 * N as u32,
                 BPF_F_RECOMPUTE_CSUM as u64,
             )
         };

@@ -87,6 +87,11 @@ impl Packet for XdpPacket {
     }
 
     #[inline(always)]
+    fn store_uncovered_words<const N: usize>(&mut self, offset: usize, words: [u32; N]) -> Option<()> {
+        self.store_words(offset, words)
+    }
+
+    #[inline(always)]
     fn update_l3_checksum(&mut self, offset: usize, diff: Diff) -> Option<()> {
         let field = self.load(offset)?;
         self.store(offset, diff.apply(field))

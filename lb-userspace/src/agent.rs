@@ -7,8 +7,10 @@ mod carried;
 mod containers;
 mod lead;
 mod loopback;
+mod merge;
 mod names;
 mod removal;
+mod reported;
 mod start;
 mod status;
 mod surroundings;
@@ -29,6 +31,7 @@ use crate::config::{Config, LogFormat};
 use crate::datapath::collect::Census;
 use crate::datapath::layout;
 use crate::dns::{self, DnsCounters, DnsHandle, Zone};
+use crate::fault::{self, Point};
 use crate::lifecycle::{self, Lock, Notifier};
 use crate::model::snapshot::Snapshot;
 use crate::net::memory;
@@ -76,13 +79,18 @@ pub async fn run(config: Config) -> Result<()> {
     let _lock = Lock::acquire(&config.paths.run)?;
     let directory = layout::versioned(&config.paths.bpffs);
     let mut pins = Lock::of_directory(&directory)?;
+    // An agent of another version that still runs would write into the tables that this one takes over.
+    let others = layout::others(&config.paths.bpffs).into_iter();
+    let others = others.map(|(_, directory)| Lock::of_directory(&directory));
+    let others = others.collect::<Result<Vec<_>, _>>()?;
+    fault::here(Point::StartLocked);
     let stop = lifecycle::stop_on_signals()?;
     let agent = Agent::start(Arc::new(config), stop.clone()).await?;
     if pins.is_none() {
         pins = Lock::of_directory(&directory)?;
     }
     agent.run().await;
-    drop(pins);
+    drop((pins, others));
     Ok(())
 }
 
@@ -304,7 +312,13 @@ impl Agent {
         outcome.odd.extend(refusals);
         outcome.odd.sort();
         outcome.odd.dedup();
+        if let Some(swarm) = self.swarm.as_ref().filter(|_| outcome.complete)
+            && let Ok(desired) = outcome.basis.desired()
+        {
+            swarm.in_force(&desired);
+        }
         outcome.problems.extend(self.put_in_force(snapshot, &outcome).await);
+        fault::here(Point::SyncForced);
         self.complain(&outcome.problems);
         self.measure(snapshot, &outcome, start.elapsed());
         if outcome.problems.is_empty() {
@@ -389,6 +403,7 @@ impl Agent {
             }
         ));
         if self.status.borrow().ready {
+            fault::here(Point::StartReady);
             self.notifier.ready();
         }
     }
@@ -414,6 +429,7 @@ impl Agent {
     }
 
     async fn end(mut self) {
+        fault::here(Point::StopBegun);
         self.notifier.stopping();
         self.status.send_modify(|status| status.ready = false);
         if let Some(server) = self.names.server.take() {
@@ -423,6 +439,7 @@ impl Agent {
         if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
             tracing::debug!(target: "lb::agent", "readers were cut off");
         }
+        fault::here(Point::StopEnded);
         tracing::info!(target: "lb::agent", "stopped; programs and tables stay in the kernel and keep forwarding");
     }
 }

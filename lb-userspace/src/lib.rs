@@ -13,6 +13,7 @@
 //! | [`dns`] | model, hickory | datapath, plan, provider |
 //! | [`stream`] | model, config, net, rustls | aya, plan, datapath, dns, provider |
 //! | [`telemetry`], [`admin`] | read handles | mutating handles |
+//! | [`fault`] | nix | agent, datapath, model, plan |
 //! | [`agent`] | everything | logic |
 
 pub mod admin;
@@ -20,6 +21,7 @@ pub mod agent;
 pub mod config;
 pub mod datapath;
 pub mod dns;
+pub mod fault;
 pub mod lifecycle;
 pub mod model;
 pub mod net;

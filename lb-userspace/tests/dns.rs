@@ -40,6 +40,7 @@ fn service(network: &str, name: &str, vip: Option<&str>, backends: u8, [a, b, c]
         aliases: Vec::new(),
         ports: Vec::new(),
         any_port: false,
+        sources: Default::default(),
         tcp_timeout: None,
         udp_timeout: None,
         backends: (1..=backends)
@@ -50,6 +51,7 @@ fn service(network: &str, name: &str, vip: Option<&str>, backends: u8, [a, b, c]
                 port: None,
                 state: BackendState::Ready,
                 weight: 1,
+                pending: false,
                 aliases: Vec::new(),
             })
             .collect(),

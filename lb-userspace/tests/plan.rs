@@ -81,6 +81,7 @@ prop_compose! {
                 protocol: if port == 80 { Protocol::Tcp } else { Protocol::Udp }, port, target: 8000 + port, published,
             }).collect(),
             any_port: false,
+            sources: Default::default(),
             tcp_timeout: timeout.then_some(std::time::Duration::from_secs(60)),
             udp_timeout: None,
             backends: tasks.into_iter().enumerate().map(|(i, (host, node, families, ready, weight))| Backend {
@@ -90,6 +91,7 @@ prop_compose! {
                 port: None,
                 state: if ready { BackendState::Ready } else { BackendState::Draining },
                 weight,
+                pending: false,
                 aliases: Vec::new(),
             }).collect(),
         }).collect();
@@ -345,6 +347,7 @@ fn two_services(hosts: [usize; 2]) -> Snapshot {
             published: None,
         }],
         any_port: false,
+        sources: Default::default(),
         tcp_timeout: None,
         udp_timeout: None,
         backends: vec![Backend {
@@ -354,6 +357,7 @@ fn two_services(hosts: [usize; 2]) -> Snapshot {
             port: None,
             state: BackendState::Ready,
             weight: 1,
+            pending: false,
             aliases: Vec::new(),
         }],
     };

@@ -22,6 +22,7 @@ fn snapshot() -> Snapshot {
         port: None,
         state: BackendState::Ready,
         weight: 1,
+        pending: false,
         aliases: Vec::new(),
     };
     let service = |s: u32| Service {
@@ -37,6 +38,7 @@ fn snapshot() -> Snapshot {
             published: Some(20_000 + s as u16),
         }],
         any_port: false,
+        sources: Default::default(),
         tcp_timeout: None,
         udp_timeout: None,
         backends: (0..BACKENDS).map(|b| backend(s, b)).collect(),

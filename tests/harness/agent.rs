@@ -26,6 +26,7 @@ const STOP: Duration = Duration::from_secs(10);
 pub struct Agent {
     node: String,
     directory: PathBuf,
+    environment: Vec<(&'static str, String)>,
     process: Option<Process>,
 }
 
@@ -90,6 +91,7 @@ impl Agent {
         Self {
             node: node.to_owned(),
             directory,
+            environment: Vec::new(),
             process: None,
         }
     }
@@ -119,6 +121,11 @@ impl Agent {
         self.process.as_ref().map(|process| process.child.id())
     }
 
+    /// Variables of its environment from its next start on; those of before are forgotten.
+    pub fn set_environment(&mut self, variables: &[(&'static str, String)]) {
+        self.environment = variables.to_vec();
+    }
+
     /// Starts it in `netns` and returns at once.
     ///
     /// # Errors
@@ -132,6 +139,7 @@ impl Agent {
         let mut command = Command::new(binary);
         command.arg("run").arg("--config").arg(self.config());
         command.env("NOTIFY_SOCKET", &socket);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = netns.start(&mut command)?;
         let guard = Guard::new(Resource::Process(child.id().cast_signed()));
@@ -188,6 +196,30 @@ impl Agent {
     /// If it was not running.
     pub fn kill(&mut self) -> Result<ExitStatus> {
         self.end(Signal::SIGKILL)
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// If it has not after `patience` (then it runs on), or was not running.
+    pub fn wait_end(&mut self, patience: Duration) -> Result<ExitStatus> {
+        let name = &self.node;
+        let mut process = self
+            .process
+            .take()
+            .with_context(|| format!("the agent of {name} does not run"))?;
+        let start = Instant::now();
+        loop {
+            if let Some(status) = process.child.try_wait()? {
+                process.guard.release();
+                return Ok(status);
+            }
+            if start.elapsed() > patience {
+                self.process = Some(process);
+                bail!("the agent of {} runs on after {patience:?}", self.node);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     fn end(&mut self, signal: Signal) -> Result<ExitStatus> {

@@ -111,6 +111,37 @@ impl Connection {
         }
     }
 
+    /// As [`Connection::download`], by pieces of `piece` bytes; `rest` is called after each and says whether to go on
+    /// (else the connection is not good for anything any more).
+    ///
+    /// # Errors
+    /// As [`Connection::download`].
+    pub fn download_by_pieces(
+        &mut self,
+        length: usize,
+        piece: usize,
+        mut rest: impl FnMut() -> bool,
+    ) -> io::Result<()> {
+        let request = format!("GET /bytes/{length} HTTP/1.1\r\nHost: test\r\n\r\n");
+        self.stream.get_mut().write_all(request.as_bytes())?;
+        let head = Head::read(&mut self.stream)?;
+        if !head.status.starts_with("HTTP/1.1 200") || head.length != length {
+            return Err(invalid(format!("{:?}, {} bytes", head.status, head.length)));
+        }
+        let mut buffer = vec![0; piece];
+        for expected in pattern(length).chunks(piece) {
+            let got = &mut buffer[..expected.len()];
+            self.stream.read_exact(got)?;
+            if got != expected {
+                return Err(invalid("the download differs from what was sent"));
+            }
+            if !rest() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Uploads `length` bytes and compares the server's checksum of them with ours.
     ///
     /// # Errors
@@ -165,27 +196,11 @@ fn exchange<S: Read + Write>(stream: &mut BufReader<S>, head: &str, body: &[u8])
     let mut message = head.as_bytes().to_vec();
     message.extend_from_slice(body);
     stream.get_mut().write_all(&message)?;
-    if stream.fill_buf()?.is_empty() {
-        return Err(io::Error::new(
-            ErrorKind::BrokenPipe,
-            "the server ended the connection instead of answering",
-        ));
-    }
-    let status = read_line(stream)?;
-    let mut length = 0;
-    let mut chunked = false;
-    loop {
-        let line = read_line(stream)?;
-        let Some((name, value)) = line.split_once(": ") else {
-            break;
-        };
-        if name.eq_ignore_ascii_case("content-length") {
-            length = value
-                .parse()
-                .map_err(|_| invalid(format!("content-length {value:?}")))?;
-        }
-        chunked |= name.eq_ignore_ascii_case("transfer-encoding") && value.eq_ignore_ascii_case("chunked");
-    }
+    let Head {
+        status,
+        length,
+        chunked,
+    } = Head::read(stream)?;
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
     if chunked {
@@ -199,6 +214,45 @@ fn exchange<S: Read + Write>(stream: &mut BufReader<S>, head: &str, body: &[u8])
             status.trim_end(),
             String::from_utf8_lossy(&body).trim_end()
         )))
+    }
+}
+
+/// What comes before the body of an answer.
+struct Head {
+    status: String,
+    /// Bytes of the body; 0 if it comes in chunks.
+    length: usize,
+    chunked: bool,
+}
+
+impl Head {
+    fn read(stream: &mut impl BufRead) -> io::Result<Self> {
+        if stream.fill_buf()?.is_empty() {
+            return Err(io::Error::new(
+                ErrorKind::BrokenPipe,
+                "the server ended the connection instead of answering",
+            ));
+        }
+        let status = read_line(stream)?;
+        let mut length = 0;
+        let mut chunked = false;
+        loop {
+            let line = read_line(stream)?;
+            let Some((name, value)) = line.split_once(": ") else {
+                break;
+            };
+            if name.eq_ignore_ascii_case("content-length") {
+                length = value
+                    .parse()
+                    .map_err(|_| invalid(format!("content-length {value:?}")))?;
+            }
+            chunked |= name.eq_ignore_ascii_case("transfer-encoding") && value.eq_ignore_ascii_case("chunked");
+        }
+        Ok(Self {
+            status,
+            length,
+            chunked,
+        })
     }
 }
 

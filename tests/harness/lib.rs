@@ -12,7 +12,9 @@
 //! | [`scene`] | a cluster under test: what a failing test leaves behind for people to read |
 //! | [`agent`], [`lbctl`] | the processes under test |
 //! | [`server`], [`client`], [`traffic`], [`dns`] | who speaks through the load balancer |
+//! | [`flows`] | flows that must go on, whatever happens |
 //! | [`capture`] | packets of a namespace, kept as pcap files when the test failed |
+//! | [`evidence`] | figures by which a test proves a promise |
 //! | [`xdp`] | an XDP program that passes everything, for the far ends of veth pairs |
 
 pub mod agent;
@@ -21,6 +23,8 @@ pub mod cleanup;
 pub mod client;
 pub mod cluster;
 pub mod dns;
+pub mod evidence;
+pub mod flows;
 pub mod lbctl;
 pub mod netns;
 pub mod require;

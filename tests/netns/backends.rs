@@ -12,7 +12,7 @@ use lb_tests::traffic::{Style, Traffic};
 use super::{assert_even, shared};
 
 /// Who can speak to a service, and where: a client to a node without a backend and to one with, a workload to the VIP.
-fn ways<'a>(cluster: &'a Cluster, service: &Deployed<'_>, family: Family) -> [(&'a Netns, SocketAddr); 3] {
+pub(super) fn ways<'a>(cluster: &'a Cluster, service: &Deployed<'_>, family: Family) -> [(&'a Netns, SocketAddr); 3] {
     let client = cluster.client(0).netns();
     [
         (client, service.on_node(2, family)),
@@ -22,7 +22,7 @@ fn ways<'a>(cluster: &'a Cluster, service: &Deployed<'_>, family: Family) -> [(&
 }
 
 /// One kept connection to each backend, with its backend's name.
-fn connect_to_each(target: SocketAddr, backends: &[String]) -> Vec<(String, Connection)> {
+pub(super) fn connect_to_each(target: SocketAddr, backends: &[String]) -> Vec<(String, Connection)> {
     let connections = backends.iter().map(|_| {
         let mut connection = Connection::open(target).unwrap();
         (connection.ask().unwrap().backend, connection)
@@ -104,6 +104,30 @@ fn connections_of_a_removed_backend_are_reset_at_once() {
             } else {
                 assert_eq!(answer.unwrap().backend, *name);
             }
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_one_backend_refuses_is_taken_by_another_at_once() {
+    const TRIES: usize = 8;
+    let Some(cluster) = shared() else { return };
+    for family in Family::BOTH {
+        let web = cluster.deploy(Spec::tcp().published().on(&[0, 1])).unwrap();
+        let names = web.backends();
+        web.stop(&names[0]);
+        for (netns, target) in ways(&cluster, &web, family) {
+            let start = Instant::now();
+            let counts = netns.run(|| tally((0..TRIES).map(|_| get(target))));
+            assert_eq!(counts.into_iter().collect::<Vec<_>>(), [(names[1].clone(), TRIES)]);
+            // Every second one was refused first; a SYN that is merely lost is sent again after a second.
+            let took = start.elapsed();
+            assert!(took < Duration::from_secs(TRIES as u64 / 2), "{target}: {took:?}");
+        }
+        web.stop(&names[1]);
+        for (netns, target) in ways(&cluster, &web, family) {
+            let refused = netns.run(|| get(target)).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{target}");
         }
     }
 }

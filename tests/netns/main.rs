@@ -4,11 +4,15 @@
 //! |---|---|
 //! | `topology` | the harness itself: who reaches whom without any service |
 //! | `published` | ports on every node |
+//! | `filter` | published ports that choose their clients |
 //! | `gateway` | clients behind a bridge whose subnet every node has |
 //! | `host` | the node's own processes as clients of published ports |
 //! | `vip` | addresses inside networks |
-//! | `backends` | weights, drain, removal, none at all |
+//! | `backends` | weights, drain, refusals, removal, none at all |
+//! | `errors` | ICMP errors: closed ports, narrow paths |
+//! | `drain` | what a draining backend keeps, and how that ends |
 //! | `lifecycle` | the agent stops, dies, comes back, goes for good |
+//! | `faults` | live flows while the agent dies, programs, tables and cluster state change |
 //! | `transfer` | large bodies, segment sizes, TTL |
 //! | `names`, `names_load` | DNS; the same under load |
 //! | `cluster_file` | reload, automatic ports, invalid documents |
@@ -18,6 +22,10 @@
 
 mod backends;
 mod cluster_file;
+mod drain;
+mod errors;
+mod faults;
+mod filter;
 mod gateway;
 mod host;
 mod lifecycle;

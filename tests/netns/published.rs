@@ -118,7 +118,7 @@ fn a_backend_reaches_its_own_published_port() {
 }
 
 /// A connection from one port of the client's, which any number of connections may use at a time.
-fn from_port(source: SocketAddr, target: SocketAddr) -> std::io::Result<Connection> {
+pub(super) fn from_port(source: SocketAddr, target: SocketAddr) -> std::io::Result<Connection> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     // Closed with a RST, which leaves nothing behind that would keep the port.

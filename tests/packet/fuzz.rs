@@ -4,6 +4,7 @@ use lb_common::testing::fixture::{Entry, Input};
 use lb_common::testing::fixtures;
 use lb_common::testing::mutate::{Random, mutate};
 use lb_common::testing::tables::FLOWS;
+use lb_tests::evidence;
 use lb_userspace::datapath::clock;
 
 use crate::agree::agree;
@@ -24,7 +25,7 @@ fn damaged_frames_agree() {
     with_kernel(FLOWS as u32, |kernel, netns| {
         let mut random = Random::new(SEED);
         let all = fixtures();
-        let mut done = 0;
+        let mut done = 0_u64;
         while done < cases {
             let fixture = &all[random.below(all.len())];
             let mut tables = fixture.world.clone().at(clock::now()).tables;
@@ -62,5 +63,10 @@ fn damaged_frames_agree() {
                 netns.ip(&undo).expect("routes");
             }
         }
+        evidence::record(
+            "hostile-input",
+            "damaged frames on which kernel and pipeline agree",
+            done,
+        );
     });
 }

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use anyhow::{Context as _, Result, bail};
-use aya::maps::{Array, HashMap, PerCpuArray, PerCpuValues};
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray};
 use aya::programs::{Program, TestRun as _, TestRunOptions};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
-use lb_common::abi::{self, Counter, Flow, FlowKey4, FlowKey6, Reply, ServiceCounter, Table, capacity};
+use lb_common::abi::{
+    self, Counter, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Reply, ServiceCounter, SourceKey, Table, capacity,
+};
 use lb_common::address::Address;
 use lb_common::testing::fixture::{Entry, Input};
 use lb_common::testing::tables::MemoryTables;
@@ -24,6 +27,8 @@ const ROOM: usize = 1 << 16;
 pub(crate) struct Kernel {
     pub(crate) ebpf: Ebpf,
     out: Vec<u8>,
+    /// The kernel empties it when nobody holds it.
+    _jumps: ProgramArray<MapData>,
 }
 
 /// What the programs write.
@@ -31,6 +36,7 @@ pub(crate) struct Kernel {
 pub(crate) struct State {
     pub(crate) flows: BTreeMap<Tuple, Flow>,
     pub(crate) replies: BTreeMap<Tuple, Reply>,
+    pub(crate) fragments: BTreeMap<FragmentKey, Fragment>,
     pub(crate) cursors: BTreeMap<u32, u64>,
     pub(crate) counters: BTreeMap<u8, (u64, u64)>,
     pub(crate) services: BTreeMap<u32, [u64; 5]>,
@@ -44,6 +50,7 @@ impl State {
         Self {
             flows: tables.flows(),
             replies: tables.replies(),
+            fragments: tables.fragments.borrow().clone(),
             cursors: tables.cursors.borrow().clone(),
             counters: counters.map(|(code, c)| (code, (c.packets, c.bytes))).collect(),
             services: services
@@ -65,7 +72,7 @@ impl Kernel {
         for name in ["flows4", "flows6", "replies4", "replies6"] {
             loader.map_max_entries(name, flows);
         }
-        for name in ["slots", "local_backends", "vips", "frontends"] {
+        for name in ["slots", "local_backends", "vips", "frontends", "sources"] {
             loader.map_max_entries(name, 4096);
         }
         let mut ebpf = loader.load(lb_userspace::datapath::OBJECT)?;
@@ -76,9 +83,14 @@ impl Kernel {
                 other => bail!("{name} is {:?}", other.prog_type()),
             }
         }
+        let mut jumps = ProgramArray::try_from(ebpf.take_map(abi::JUMPS).context("jumps")?)?;
+        for (index, name) in abi::JUMP_PROGRAMS {
+            jumps.set(index, ebpf.program(name).context(name)?.fd()?, 0)?;
+        }
         Ok(Self {
             ebpf,
             out: vec![0; ROOM],
+            _jumps: jumps,
         })
     }
 
@@ -92,6 +104,7 @@ impl Kernel {
         self.hash(abi::LocalBackends::NAME, &tables.local_backends)?;
         self.hash(abi::Addresses::NAME, &tables.addresses)?;
         self.hash(abi::Vips::NAME, &tables.vips)?;
+        self.trie(abi::Sources::NAME, &tables.sources)?;
         self.array(abi::Backends::NAME, &tables.backends, ELEMENTS)?;
         self.array(abi::Nodes::NAME, &tables.nodes, ELEMENTS)?;
         self.array(abi::Cursors::NAME, &tables.cursors.borrow(), ELEMENTS)?;
@@ -101,6 +114,7 @@ impl Kernel {
         let (replies4, replies6) = by_family(&tables.replies());
         self.hash(abi::Replies4::NAME, &replies4)?;
         self.hash(abi::Replies6::NAME, &replies6)?;
+        self.hash(abi::FRAGMENTS, &tables.fragments.borrow())?;
         self.zero::<Counter>(abi::COUNTERS, capacity::COUNTERS)?;
         self.zero::<ServiceCounter>(abi::SERVICE_COUNTERS, ELEMENTS)
     }
@@ -120,6 +134,7 @@ impl Kernel {
         for (key, reply) in self.entries::<FlowKey6, Reply>(abi::Replies6::NAME)? {
             state.replies.insert(tuple6(&key), reply);
         }
+        state.fragments = self.entries(abi::FRAGMENTS)?.into_iter().collect();
         let cursors = Array::<_, u64>::try_from(self.ebpf.map(abi::Cursors::NAME).context("cursors")?)?;
         for id in 0..ELEMENTS {
             match cursors.get(&id, 0)? {
@@ -166,6 +181,19 @@ impl Kernel {
         }
         for (key, value) in entries {
             map.insert(key, value, 0)?;
+        }
+        Ok(())
+    }
+
+    fn trie(&mut self, name: &str, entries: &BTreeMap<SourceKey, u32>) -> Result<()> {
+        let mut map = LpmTrie::<_, [u32; 5], u32>::try_from(self.ebpf.map_mut(name).context(name.to_owned())?)?;
+        let keys: Vec<_> = map.keys().collect::<Result<_, _>>()?;
+        for key in keys {
+            map.remove(&key)?;
+        }
+        for (key, value) in entries {
+            let [a, b, c, d] = key.address.words();
+            map.insert(&Key::new(key.bits, [key.service, a, b, c, d]), value, 0)?;
         }
         Ok(())
     }

@@ -1,26 +1,31 @@
 //! Tasks, nodes, engines and agents that die under traffic, and come back.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use lb_tests::swarm::{Swarm, Task, wait_until};
+use lb_tests::client::get;
+use lb_tests::swarm::{Balanced, Swarm, Task, wait_until};
 use nix::sys::signal::Signal;
+use toml::toml;
 
 use super::load::{PATIENCE, Shop, ready, slowest, summary};
-use super::{balanced, own};
+use super::{balanced, own, own_with};
 
 const ALL: [usize; 3] = [0, 1, 2];
+
+/// `kill -9` of a task's first process.
+fn kill_process(swarm: &Swarm, task: &Task) {
+    let pid = task.inspect(swarm).unwrap()["State"]["Pid"].as_u64().unwrap();
+    let node = swarm.node(task.node.unwrap());
+    let signalled = node.on_machine(|machine| machine.signal(u32::try_from(pid).unwrap(), Signal::SIGKILL));
+    signalled.unwrap().unwrap();
+}
 
 #[test]
 fn a_task_that_is_killed_costs_the_requests_in_it() {
     let Some(swarm) = balanced() else { return };
     let shop = Shop::open(&swarm, 3, &["--restart-delay", "0s"], &[0, 1]);
-    let kill_process = |task: &Task| {
-        let pid = task.inspect(&swarm).unwrap()["State"]["Pid"].as_u64().unwrap();
-        let node = swarm.node(task.node.unwrap());
-        let signalled = node.on_machine(|machine| machine.signal(u32::try_from(pid).unwrap(), Signal::SIGKILL));
-        signalled.unwrap().unwrap();
-    };
     for way in ["docker kill", "kill -9"] {
         let tasks = shop.web.running().unwrap();
         let killed = &tasks[0];
@@ -34,7 +39,7 @@ fn a_task_that_is_killed_costs_the_requests_in_it() {
             let busy: Vec<_> = busy.collect();
             match way {
                 "docker kill" => killed.kill(&swarm).unwrap(),
-                _ => kill_process(killed),
+                _ => kill_process(&swarm, killed),
             }
             let death = Instant::now();
             let since = wait_until("the Swarm knows that it is dead", || {
@@ -63,6 +68,62 @@ fn a_task_that_is_killed_costs_the_requests_in_it() {
         let reports = load.stop();
         assert!(slowest(&reports) < PATIENCE, "{way}:\n{}", summary(&reports));
     }
+}
+
+/// A task's states as the agent of a node shows them from now on, until it shows it no more.
+fn watch(swarm: &Balanced, node: usize, task: &str) -> Vec<(String, Duration)> {
+    let (start, mut seen) = (Instant::now(), Vec::<(String, Duration)>::new());
+    loop {
+        let list = swarm.admin(node, "/v1/backends").unwrap();
+        let mut items = list["items"].as_array().unwrap().iter();
+        let Some(found) = items.find(|item| item["task"] == task) else {
+            return seen;
+        };
+        let state = found["state"].as_str().unwrap_or_default().to_owned();
+        if seen.last().is_none_or(|(last, _)| *last != state) {
+            seen.push((state, start.elapsed()));
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "node {node}: {seen:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The Swarm's own state never says of a crashed task that it drains: it is `running`, then gone. So whoever sees it drain
+/// was told by the agent of its node.
+#[test]
+fn everybody_leaves_a_dead_task_before_the_swarm_says_that_it_is_dead() {
+    let rarely = toml! {
+        [provider]
+        poll = "1s"
+    };
+    let Some(swarm) = own_with(Swarm::builder(), &rarely) else {
+        return;
+    };
+    let shop = Shop::open(&swarm, 6, &["--restart-delay", "60s"], &[0, 1]);
+    let tasks = shop.web.running().unwrap();
+    let mut told = [0; 3];
+    for node in [2, 1, 0] {
+        let killed = tasks.iter().find(|task| task.node == Some(node)).unwrap();
+        let load = shop.load(&ALL);
+        std::thread::scope(|scope| {
+            let swarm: &Balanced = &swarm;
+            let watchers = ALL.map(|node| (node, scope.spawn(move || watch(swarm, node, &killed.name))));
+            kill_process(swarm, killed);
+            for (node, watcher) in watchers {
+                let seen = watcher.join().unwrap();
+                eprintln!("node {node}: {} of node {:?}: {seen:?}", killed.name, killed.node);
+                told[node] += usize::from(seen.iter().any(|(state, _)| state == "draining"));
+            }
+        });
+        load.flow();
+        let reports = load.stop();
+        let new = reports.iter().filter(|(place, _)| place.ends_with("new"));
+        let refused: usize = new.map(|(_, report)| report.failed()).sum();
+        eprintln!("{refused} new connections refused\n{}", summary(&reports));
+        assert!(slowest(&reports) < PATIENCE, "{}", summary(&reports));
+    }
+    // A list that the managers' agents read at the very moment may be first, once.
+    assert!(told.iter().all(|told| *told >= 2), "{told:?}");
 }
 
 #[test]
@@ -177,4 +238,91 @@ fn an_update_while_an_agent_is_away_is_caught_up_with() {
     let all = shop.load(&ALL);
     all.assert_lossless();
     inside.assert_lossless();
+}
+
+#[test]
+fn an_update_while_an_agent_is_away_loses_nothing_at_other_nodes() {
+    let Some(swarm) = own(Swarm::builder()) else { return };
+    let shop = Shop::open(&swarm, 3, &[], &[0, 1]);
+    let before: BTreeSet<_> = shop.web.running().unwrap().into_iter().map(|task| task.id).collect();
+    swarm.stop_agent(2).unwrap();
+    let load = shop.load(&[0, 1]);
+    shop.web.update(&["--force"]).unwrap();
+    shop.web.wait_updated().unwrap();
+    let tasks = shop.web.wait_running(3).unwrap();
+    assert!(tasks.iter().all(|task| !before.contains(&task.id)));
+    let (there, others): (BTreeSet<_>, BTreeSet<_>) = {
+        let (there, others): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|task| task.node == Some(2));
+        let names = |tasks: Vec<Task>| tasks.into_iter().map(|task| task.name).collect();
+        (names(there), names(others))
+    };
+    assert!(!there.is_empty() && !others.is_empty(), "{there:?} {others:?}");
+    load.flow();
+    // A manager's agent that knows it from its disk alone.
+    swarm.kill_agent(0).unwrap();
+    swarm.start_agent(0).unwrap();
+    load.flow();
+    for node in [0, 1] {
+        assert_eq!(published(&swarm, &shop, node), others, "node {node}");
+    }
+    load.assert_lossless();
+
+    swarm.start_agent(2).unwrap();
+    let load = shop.load(&[0, 1]);
+    let all = there.union(&others).cloned().collect();
+    for node in ALL {
+        wait_until("the tasks on the node of the agent that came back are used", || {
+            let known = published(&swarm, &shop, node);
+            Ok(if known == all {
+                Ok(())
+            } else {
+                Err(format!("{known:?}, not {all:?}"))
+            })
+        })
+        .unwrap();
+    }
+    load.assert_lossless();
+    shop.load(&ALL).assert_lossless();
+}
+
+/// Who answers at a node's port, asked often enough that everybody gets a turn.
+fn published(swarm: &Balanced, shop: &Shop<'_>, node: usize) -> BTreeSet<String> {
+    let target = shop.at(node);
+    let client = swarm.client(0).netns();
+    client.run(|| (0..12).filter_map(|_| Some(get(target).ok()?.backend)).collect())
+}
+
+#[test]
+fn a_managers_agent_that_starts_again_knows_what_nodes_have_reported() {
+    let Some(swarm) = own(Swarm::builder()) else { return };
+    let shop = Shop::open(&swarm, 3, &[], &[]);
+    swarm
+        .node(2)
+        .output("ip", &["address", "add", "10.80.0.33/24", "dev", "eth0"])
+        .unwrap();
+    let second = SocketAddr::new(IpAddr::from([10, 80, 0, 33]), shop.at(2).port());
+    let client = swarm.client(0).netns();
+    wait_until("the port is answered at a second address", || {
+        Ok(client.run(|| get(second)).map(drop).map_err(|error| error.to_string()))
+    })
+    .unwrap();
+    let mut load = shop.load(&ALL);
+    load.add("at a second address", &client.open(), second);
+    for _ in 0..2 {
+        swarm.kill_agent(0).unwrap();
+        load.flow();
+        swarm.start_agent(0).unwrap();
+        // Longer than it takes until all have connected again.
+        for _ in 0..5 {
+            load.flow();
+        }
+    }
+    // An agent that is away has left its addresses.
+    swarm.stop_agent(2).unwrap();
+    swarm.kill_agent(0).unwrap();
+    swarm.start_agent(0).unwrap();
+    for _ in 0..5 {
+        load.flow();
+    }
+    load.assert_lossless();
 }

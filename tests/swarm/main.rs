@@ -78,6 +78,19 @@ fn own(builder: Builder) -> Option<Scene> {
     Some(Scene(Arc::new(Balanced::start(builder).expect("a Swarm with agents"))))
 }
 
+/// As [`own`], the agents with these settings beside the usual.
+fn own_with(builder: Builder, more: &toml::Table) -> Option<Scene> {
+    if !require::swarm() {
+        return None;
+    }
+    let start = || {
+        let swarm = Balanced::new(builder.start()?)?;
+        (0..swarm.nodes().len()).for_each(|index| swarm.configure(index, more.clone()));
+        swarm.start_agents().map(|()| swarm)
+    };
+    Some(Scene(Arc::new(start().expect("a Swarm with agents"))))
+}
+
 /// A balanced Swarm while one test uses it. If the test fails, all logs are kept.
 struct Scene(Arc<Balanced>);
 

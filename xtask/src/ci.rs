@@ -6,14 +6,14 @@ use anyhow::Result;
 
 use crate::count::Counts;
 use crate::process::{cargo, interrupted, run as run_command};
-use crate::{ebpf, generate, rules, setup, test};
+use crate::{ebpf, generate, guest, kernels, rules, setup, test};
 
 type Step = fn() -> Result<Counts>;
 
 /// The sum of all steps; each that is not the tests counts as one.
 pub(crate) fn run() -> Counts {
-    let steps: [(&str, Step); 8] = [
-        ("setup", || check(setup::run(true))),
+    let steps: [(&str, Step); 10] = [
+        ("setup", || check(setup::run(setup::Wanted::CI))),
         ("format", || {
             check(run_command(cargo().args(["fmt", "--all", "--check"])))
         }),
@@ -21,7 +21,9 @@ pub(crate) fn run() -> Counts {
         ("clippy, host", || check(run_command(&mut clippy()))),
         ("clippy, BPF", || check(ebpf::clippy())),
         ("programs", || check(ebpf::run(&ebpf::Arguments::CHECK))),
+        ("kernel", || check(kernels::run(&kernels::Arguments::default()))),
         ("tests", || test::execute(&test::Arguments::STRICT)),
+        ("kernel 6.1", || guest::run("6.1", &guest::SUITES[..guest::QUICK], None)),
         ("documents", || check(generate::run(true))),
     ];
     let mut sum = Counts::default();

@@ -10,7 +10,7 @@ use crate::{setup, test};
 
 /// Arguments are those of `lb-demo`.
 pub(crate) fn execute(arguments: &[String]) -> Result<()> {
-    setup::ensure()?;
+    setup::ensure(setup::Wanted::default())?;
     let mut build = cargo();
     build.args(["build", "--bins", "--package", "lb-userspace", "--package", "lb-tests"]);
     run(&mut build).context("build of the agent, lbctl and the demo")?;

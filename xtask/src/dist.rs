@@ -21,6 +21,7 @@ mod image_tests;
 mod linkage;
 
 use image::{File, Image, sha256};
+pub(crate) use linkage::ensure_static;
 
 const PROGRAMS: [&str; 2] = ["lb-agent", "lbctl"];
 /// Configuration of the image, for a Swarm.
@@ -39,7 +40,7 @@ pub(crate) struct Arguments {
 /// # Errors
 /// The toolchain is missing, something cannot be built or written, or a program is not static.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    setup::ensure()?;
+    setup::ensure(setup::Wanted::default())?;
     let target_directory = test::target_directory()?;
     let out = arguments.out.clone().unwrap_or_else(|| target_directory.join("dist"));
     fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
@@ -50,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for name in PROGRAMS {
         let path = built.join(name);
         let content = fs::read(&path).with_context(|| path.display().to_string())?;
-        linkage::ensure_static(&content).with_context(|| path.display().to_string())?;
+        ensure_static(&content).with_context(|| path.display().to_string())?;
         programs.push((name, content));
     }
 

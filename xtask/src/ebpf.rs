@@ -43,8 +43,8 @@ struct Record {
 
 /// What a kernel says about a program it has loaded.
 #[derive(Clone, Copy, Debug)]
-struct Cost {
-    verified: u32,
+pub(crate) struct Cost {
+    pub(crate) verified: u32,
     translated: u32,
     jited: u32,
 }
@@ -56,7 +56,7 @@ const SHOWN: usize = 25;
 const RECORD: &str = "lb-ebpf/insns.toml";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    setup::ensure()?;
+    setup::ensure(setup::Wanted::default())?;
     let (bytes, logs) = build()?;
     if !geteuid().is_root() {
         if arguments.check || arguments.bless {
@@ -66,6 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let costs = load(&bytes, &logs)?;
+    print(&costs);
     let verified = costs.into_iter().map(|(name, cost)| (name, cost.verified)).collect();
     let now = Record {
         kernel: kernel()?,
@@ -95,6 +96,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The object that the agent embeds: the ready one, or one that is built.
+pub(crate) fn object() -> Result<Vec<u8>> {
+    match std::env::var_os("LB_EBPF_OBJECT") {
+        Some(path) => fs::read(&path).with_context(|| format!("LB_EBPF_OBJECT={}", path.display())),
+        None => Ok(build()?.0),
+    }
 }
 
 /// Builds the object and says where it is; its bytes, and its directory.
@@ -136,7 +145,7 @@ fn with_build<T>(toolchain: &Toolchain, act: impl FnOnce(&Build<'_>) -> Result<T
 ///
 /// # Errors
 /// The kernel refuses one; all are tried first, and each verifier's log is kept whole in a file.
-fn load(object: &[u8], logs: &Path) -> Result<BTreeMap<String, Cost>> {
+pub(crate) fn load(object: &[u8], logs: &Path) -> Result<BTreeMap<String, Cost>> {
     let mut ebpf = EbpfLoader::new()
         .load(object)
         .context("the kernel refuses the object")?;
@@ -164,7 +173,6 @@ fn load(object: &[u8], logs: &Path) -> Result<BTreeMap<String, Cost>> {
             Err(error) => refusals.push(format!("{name}: {error}")),
         }
     }
-    print(&costs);
     if !refusals.is_empty() {
         bail!("the kernel refuses {}", refusals.join("\n\n"));
     }
@@ -195,7 +203,7 @@ fn cost(info: &ProgramInfo) -> Cost {
 }
 
 /// Major and minor number of the running kernel, such as `6.18`.
-fn kernel() -> Result<String> {
+pub(crate) fn kernel() -> Result<String> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("release of the kernel")?;
     Ok(release.trim().split('.').take(2).collect::<Vec<_>>().join("."))
 }

@@ -8,14 +8,14 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::process::{cargo, run as run_command};
-use crate::{test, workspace};
+use crate::{kernels, setup, test, workspace};
 
 /// Writes the documents, or with `check` only compares them.
 ///
 /// # Errors
 /// A binary cannot be built or run, or with `check` a document is out of date.
 pub(crate) fn run(check: bool) -> Result<()> {
-    crate::setup::ensure()?;
+    setup::ensure(setup::Wanted::default())?;
     let mut build = cargo();
     build.args(["build", "--quiet", "--bins", "--package", "lb-userspace"]);
     run_command(&mut build).context("build of the agent and lbctl")?;
@@ -31,6 +31,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
             "docs/agent.toml",
             output(&binaries.join("lb-agent"), &["config", "default"])?,
         ),
+        kernels::document()?,
     ];
     let mut stale = Vec::new();
     for (name, text) in documents {

@@ -5,9 +5,13 @@ mod count;
 mod demo;
 mod dist;
 mod ebpf;
+mod fuzz;
 mod generate;
+mod guest;
+mod kernels;
 mod object;
 mod process;
+mod reliability;
 mod rules;
 mod services;
 mod setup;
@@ -35,6 +39,9 @@ enum Verb {
         /// Also what only `ci` needs.
         #[arg(long)]
         ci: bool,
+        /// Also what `test --kernel` needs.
+        #[arg(long)]
+        guest: bool,
     },
     /// Three nodes on one machine balance real traffic.
     Demo {
@@ -46,12 +53,18 @@ enum Verb {
     Test(test::Arguments),
     /// Build the eBPF object; as root also load it and show what the verifier and the JIT say.
     Ebpf(ebpf::Arguments),
+    /// Ask a kernel what it offers, and hold it against what is recorded.
+    Probe(kernels::Arguments),
+    /// Let libFuzzer look for inputs that break a promise.
+    Fuzz(fuzz::Arguments),
     /// Write the generated documents.
     Gen {
         /// Write nothing; fail if one is out of date.
         #[arg(long)]
         check: bool,
     },
+    /// Run the tests that prove the promises and write docs/reliability.md with their figures.
+    Reliability(reliability::Arguments),
     /// Static programs, a container image and checksums, to install on nodes.
     Dist(dist::Arguments),
     /// All that a change must pass: format, lints, rules, every test, documents.
@@ -71,10 +84,17 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode> {
     process::handle_interrupts()?;
     match Arguments::parse().verb {
-        Verb::Setup { ci } => setup::run(ci)?,
+        Verb::Setup { ci, guest } => setup::run(setup::Wanted {
+            lint: ci,
+            guest: guest || ci,
+            ..setup::Wanted::default()
+        })?,
         Verb::Demo { arguments } => demo::execute(&arguments)?,
         Verb::Ebpf(arguments) => ebpf::run(&arguments)?,
+        Verb::Probe(arguments) => kernels::run(&arguments)?,
+        Verb::Fuzz(arguments) => fuzz::run(&arguments)?,
         Verb::Dist(arguments) => dist::run(&arguments)?,
+        Verb::Reliability(arguments) => reliability::execute(&arguments)?,
         Verb::Gen { check } => generate::run(check)?,
         Verb::Test(arguments) => {
             let counts = test::execute(&arguments)?;

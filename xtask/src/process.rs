@@ -5,7 +5,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, killpg};
@@ -75,6 +77,62 @@ pub(crate) fn run_and_read(command: &mut Command) -> Result<(bool, String)> {
     Ok((result.is_ok(), text))
 }
 
+/// Runs a command whose stdout is not for the user, and returns that.
+///
+/// # Errors
+/// It cannot be started, fails, or we are interrupted.
+pub(crate) fn read(command: &mut Command) -> Result<String> {
+    let mut child = spawn(command.stdout(Stdio::piped()))?;
+    let text = child.stdout.take().map(|pipe| copy_lines(pipe, std::io::sink()));
+    finish(command, child)?;
+    Ok(text.unwrap_or_default())
+}
+
+/// Runs a command and hands each line of its stdout to `each` as it comes. When `limit` is over it is killed; `each` may
+/// give it a new one, which begins with that line.
+///
+/// # Errors
+/// It cannot be started, fails, takes too long, or we are interrupted.
+pub(crate) fn follow(
+    command: &mut Command,
+    limit: Duration,
+    mut each: impl FnMut(&str) -> Option<Duration>,
+) -> Result<()> {
+    let mut child = spawn(command.stdout(Stdio::piped()))?;
+    let (sender, lines) = mpsc::channel();
+    let reader = child.stdout.take().map(|pipe| {
+        let lines = BufReader::new(pipe).split(b'\n').map_while(Result::ok);
+        thread::spawn(move || lines.into_iter().try_for_each(|line| sender.send(line)))
+    });
+    let mut limit = limit;
+    let mut end = Instant::now() + limit;
+    let late = loop {
+        match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                let line = String::from_utf8_lossy(&line);
+                if let Some(next) = each(line.trim_end_matches('\r')) {
+                    limit = next;
+                    end = Instant::now() + limit;
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => break false,
+            Err(RecvTimeoutError::Timeout) => break true,
+        }
+    };
+    if late {
+        // Not waited for yet, so the number is still its own.
+        let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+    }
+    let result = finish(command, child);
+    if let Some(reader) = reader {
+        let _ = reader.join();
+    }
+    if late && !interrupted() {
+        bail!("{} was ended after {} s", display(command), limit.as_secs());
+    }
+    result
+}
+
 /// Runs a command silently; its stdout, or `None` if it cannot be started or fails.
 pub(crate) fn ask(program: impl AsRef<OsStr>, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program)
@@ -129,4 +187,36 @@ fn copy_lines(from: impl Read, mut to: impl Write) -> String {
         line.clear();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A test's own, apart from what other tests run: there is one group at a time.
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn lines_are_followed_as_they_come_and_may_move_the_limit() {
+        let mut seen = Vec::new();
+        let minute = Duration::from_secs(60);
+        let result = follow(&mut shell("echo one; printf 'two\r\n'; exit 3"), minute, |line| {
+            seen.push(line.to_owned());
+            None
+        });
+        assert_eq!(seen, ["one", "two"]);
+        assert!(result.unwrap_err().to_string().contains("exit status: 3"));
+
+        let start = Instant::now();
+        let error = follow(&mut shell("echo short; exec sleep 300"), minute, |_| {
+            Some(Duration::ZERO)
+        })
+        .unwrap_err();
+        assert!(error.to_string().contains("was ended after 0 s"), "{error}");
+        assert!(start.elapsed() < minute);
+    }
 }

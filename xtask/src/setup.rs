@@ -11,6 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
+use crate::dist::ensure_static;
 use crate::process::{ask, display, run as run_command};
 use crate::services::NoServices;
 use crate::toolchain::{
@@ -27,16 +28,52 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("iptables-nft", "iptables"),
     ("tini", "tini"),
 ];
+/// As [`PROGRAMS`], for tests on another kernel.
+const GUEST_PROGRAMS: &[(&str, &str)] = &[("qemu-system-x86_64", "qemu-system-x86")];
+/// Its one program is the guest's first, before there are libraries.
+const GUEST_SHELL: &str = "busybox-static";
+/// As [`PROGRAMS`], for libFuzzer.
+const FUZZ_PROGRAMS: &[(&str, &str)] = &[("c++", "g++")];
 /// Packages of compiler and sources, the new one first.
 const COMPILER_PACKAGES: &[[&str; 2]] = &[["rustc-web", "rust-web-src"], ["rustc", "rust-src"]];
 /// LLVM versions that [`LINKER_VERSION`] can be built with.
 const LINKER_LLVMS: &[u32] = &[21, 22, 23];
 
+/// What is wanted beside the build, the demo and the tests on this kernel.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wanted {
+    /// What only `cargo xtask ci` needs.
+    pub(crate) lint: bool,
+    /// What a guest with another kernel needs.
+    pub(crate) guest: bool,
+    /// What libFuzzer is built with.
+    pub(crate) fuzz: bool,
+}
+
+impl Wanted {
+    pub(crate) const GUEST: Self = Self {
+        lint: false,
+        guest: true,
+        fuzz: false,
+    };
+    pub(crate) const FUZZ: Self = Self {
+        lint: false,
+        guest: false,
+        fuzz: true,
+    };
+    /// All that `cargo xtask ci` needs.
+    pub(crate) const CI: Self = Self {
+        lint: true,
+        guest: true,
+        fuzz: false,
+    };
+}
+
 /// What decides about the plan.
 #[derive(Clone, Debug, Default)]
 struct Facts {
     installed: Installed,
-    /// Packages of [`PROGRAMS`] that are not there.
+    /// Packages of [`PROGRAMS`], and if wanted those of the guest, that are not there.
     missing_programs: Vec<&'static str>,
     /// Compiler and sources that apt can give, and the LLVM they come with if known.
     apt_compiler: Option<([&'static str; 2], Option<u32>)>,
@@ -102,14 +139,14 @@ impl Display for Step {
     }
 }
 
-/// What the build, the demo and the tests need; `lint` adds what only `cargo xtask ci` needs.
+/// What the build, the demo and the tests need, and what else is wanted.
 ///
 /// # Errors
 /// Something can neither be found nor installed; the message holds the mend.
-pub(crate) fn run(lint: bool) -> Result<()> {
+pub(crate) fn run(wanted: Wanted) -> Result<()> {
     // What comes with a package may be known only when it is there: a second look finishes the plan.
     for _ in 0..3 {
-        let facts = look(lint);
+        let facts = look(wanted);
         let steps = plan(&facts)?;
         if steps.is_empty() {
             if facts.ready_object {
@@ -143,8 +180,8 @@ pub(crate) fn run(lint: bool) -> Result<()> {
 
 /// As [`run`], but quiet when there is nothing to do, and content without the packages that only tests need
 /// when they cannot be installed.
-pub(crate) fn ensure() -> Result<()> {
-    let facts = look(false);
+pub(crate) fn ensure(wanted: Wanted) -> Result<()> {
+    let facts = look(wanted);
     let steps = plan(&facts)?;
     let only_programs = facts.ready_object || choose(&facts.installed).is_ok();
     match steps.first() {
@@ -156,7 +193,7 @@ pub(crate) fn ensure() -> Result<()> {
             );
             Ok(())
         }
-        Some(_) => run(false),
+        Some(_) => run(wanted),
     }
 }
 
@@ -226,21 +263,17 @@ fn llvm_packages(llvm: u32) -> [String; 2] {
     [format!("llvm-{llvm}-dev"), format!("libpolly-{llvm}-dev")]
 }
 
-fn look(lint: bool) -> Facts {
+fn look(wanted: Wanted) -> Facts {
     let installed = probe();
     let chosen = choose(&installed).ok();
     let mut facts = Facts {
-        missing_programs: PROGRAMS
-            .iter()
-            .filter(|(name, _)| find_program(name).is_none())
-            .map(|(_, p)| *p)
-            .collect(),
+        missing_programs: missing_programs(wanted),
         rustup: find_program("rustup").is_some(),
         apt: find_program("apt-get").is_some(),
         ready_object: env::var_os("LB_EBPF_OBJECT").is_some(),
         ..Facts::default()
     };
-    if facts.apt && lint {
+    if facts.apt && wanted.lint {
         facts.missing_linter = chosen
             .as_ref()
             .and_then(|toolchain| missing_linter(&toolchain.compiler));
@@ -266,6 +299,35 @@ fn look(lint: bool) -> Facts {
     Facts { installed, ..facts }
 }
 
+/// Packages of programs that are not there.
+fn missing_programs(wanted: Wanted) -> Vec<&'static str> {
+    let mut packages = missing(PROGRAMS);
+    if wanted.guest {
+        packages.extend(missing_for_guest());
+    }
+    if wanted.fuzz {
+        packages.extend(missing(FUZZ_PROGRAMS));
+    }
+    packages
+}
+
+/// Packages that a guest with another kernel needs and that are not there.
+pub(crate) fn missing_for_guest() -> Vec<&'static str> {
+    let mut packages = missing(GUEST_PROGRAMS);
+    packages.extend((!shell_is_static()).then_some(GUEST_SHELL));
+    packages
+}
+
+fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let missing = programs.iter().filter(|(name, _)| find_program(name).is_none());
+    missing.map(|(_, package)| *package).collect()
+}
+
+fn shell_is_static() -> bool {
+    let bytes = find_program("busybox").and_then(|path| std::fs::read(path).ok());
+    bytes.is_some_and(|bytes| ensure_static(&bytes).is_ok())
+}
+
 fn apt_has_llvm(llvm: u32) -> bool {
     llvm_packages(llvm).iter().all(|package| candidate(package).is_some())
 }
@@ -281,7 +343,7 @@ fn missing_linter(compiler: &Compiler) -> Option<String> {
 }
 
 /// A binary on PATH, or where the administrator's programs are.
-fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let directories = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
     directories

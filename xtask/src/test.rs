@@ -11,7 +11,7 @@ use nix::unistd::geteuid;
 
 use crate::count::Counts;
 use crate::process::{ask, cargo, display, run, run_and_read};
-use crate::{setup, workspace};
+use crate::{guest, setup, workspace};
 
 /// Tiers and their test targets; all other targets, and the tests beside the code, are the tier `unit`.
 const TIERS: &[(&str, &[&str])] = &[
@@ -29,6 +29,10 @@ pub(crate) struct Arguments {
     /// A test that cannot run here is a failure, not a skip.
     #[arg(long)]
     pub(crate) strict: bool,
+    /// On another kernel, in a machine made by qemu; there is `6.1`, that of Debian 12, with the tiers packet, attach and
+    /// netns.
+    #[arg(long, value_name = "VERSION")]
+    kernel: Option<String>,
 }
 
 impl Arguments {
@@ -36,6 +40,7 @@ impl Arguments {
     pub(crate) const STRICT: Self = Self {
         words: Vec::new(),
         strict: true,
+        kernel: None,
     };
 }
 
@@ -52,8 +57,11 @@ struct Selection<'a> {
 /// # Errors
 /// The toolchain is missing, or nothing could be built or run.
 pub(crate) fn execute(arguments: &Arguments) -> Result<Counts> {
-    setup::ensure()?;
+    if let Some(kernel) = &arguments.kernel {
+        return guest::test(kernel, &arguments.words);
+    }
     let selection = select(&arguments.words);
+    setup::ensure(setup::Wanted::default())?;
     let targets = targets(selection.tier, &test_targets()?);
     ensure!(!targets.is_empty(), "there are no tests of this tier yet");
     if selection.tier != Some("unit") {
@@ -107,12 +115,14 @@ pub(crate) fn print_reasons(counts: &Counts) {
 pub(crate) const PACKAGES: &[&str] = &["--workspace", "--exclude", "lb-ebpf"];
 
 fn select(words: &[String]) -> Selection<'_> {
-    let known = words
-        .first()
-        .map(String::as_str)
-        .filter(|word| *word == "unit" || tier(word).is_some());
+    let known = words.first().map(String::as_str).filter(|word| is_tier(word));
     let filter = words.get(usize::from(known.is_some())).map(String::as_str);
     Selection { tier: known, filter }
+}
+
+/// Whether there is a tier of this name.
+pub(crate) fn is_tier(name: &str) -> bool {
+    name == "unit" || tier(name).is_some()
 }
 
 /// Test targets of a tier that is not `unit`.

@@ -13,7 +13,8 @@ use crate::wire::{Packet, rewrite};
 /// Answers a packet that is refused, as its reason says: RST, ICMP error, or silence.
 #[inline(never)]
 pub fn refuse<P: Packet>(packet: &mut P, h: &mut Headers, reason: Reason) -> Verdict {
-    if reason.kind() != Kind::Answer {
+    // A fragment's error could not quote ports in every family.
+    if P::FRAGMENTS || reason.kind() != Kind::Answer {
         return Verdict::drop(reason);
     }
     if rewrite::untag(packet, h).is_none() {

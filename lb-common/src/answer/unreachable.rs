@@ -23,6 +23,8 @@ pub fn answer<P: Packet>(packet: &mut P, h: &Headers, error: Error, reason: Reas
     let done = match (h.tuple.v6, h.tuple.protocol == TCP) {
         (false, false) => answer_v4::<P, 28>(packet, h, error),
         (false, true) => answer_v4::<P, 40>(packet, h, error),
+        // Behind the fragment header.
+        (true, false) if P::FRAGMENTS => answer_v6::<P, 56>(packet, h, error),
         (true, false) => answer_v6::<P, 48>(packet, h, error),
         (true, true) => answer_v6::<P, 60>(packet, h, error),
     };

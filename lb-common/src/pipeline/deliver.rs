@@ -88,6 +88,20 @@ pub(super) fn to_local<P: Packet, T: Tables>(
     if chosen.hairpin && ifindex == env.ifindex {
         return turn_back(packet, Reason::Hairpin);
     }
+    hand_over(packet, tables, env, h, backend, Reason::ForwardLocal)
+}
+
+/// Sends a finished packet to a backend's interface (tc).
+#[inline(always)]
+pub(super) fn hand_over<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    env: &Env,
+    h: &Headers,
+    backend: &Backend,
+    reason: Reason,
+) -> Verdict {
+    let ifindex = backend.ifindex;
     if ifindex != 0
         && backend.mac != [0; 6]
         && let Some(interface) = tables.interface(InterfaceKey::node(ifindex))
@@ -96,14 +110,14 @@ pub(super) fn to_local<P: Packet, T: Tables>(
             return Verdict::drop(Reason::DropRewrite);
         }
         return if interface.flags & INTERFACE_PEER != 0 {
-            Verdict::redirect(Action::RedirectPeer, Reason::ForwardLocal, ifindex)
+            Verdict::redirect(Action::RedirectPeer, reason, ifindex)
         } else {
-            Verdict::redirect(Action::Redirect, Reason::ForwardLocal, ifindex)
+            Verdict::redirect(Action::Redirect, reason, ifindex)
         };
     }
     // A workload whose interface the agent does not know yet: the kernel's own route leads there.
     let route = tables.route(&h.tuple.source, &h.tuple.destination, h.tuple.v6);
-    by_route(packet, env, &route, Reason::ForwardLocal)
+    by_route(packet, env, &route, reason)
 }
 
 /// Translates a VIP's packet inside its network and lets the network carry it on.
@@ -146,7 +160,19 @@ pub(super) fn to_client<P: Packet, T: Tables>(
     {
         return Verdict::drop(reason);
     }
-    let h = &work.headers;
+    leave(packet, tables, env, &work.headers, flags, reason)
+}
+
+/// Sends what is addressed to the client itself on its way (tc).
+#[inline(always)]
+pub(super) fn leave<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    env: &Env,
+    h: &Headers,
+    flags: u8,
+    reason: Reason,
+) -> Verdict {
     let route = tables.route(&h.tuple.source, &h.tuple.destination, h.tuple.v6);
     if !matches!(route.hop, NextHop::Local) {
         return by_route(packet, env, &route, reason);

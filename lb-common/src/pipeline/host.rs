@@ -1,6 +1,6 @@
 //! Packets of the node's own processes to the node's own addresses: all of them pass the loopback interface.
 
-use super::{Found, Work, deliver, find_published, masquerade, proceed};
+use super::{What, Work, deliver, find_published, masquerade, proceed, unbalanced};
 use crate::abi::FLOW_FLAG_HOST;
 use crate::answer::too_big;
 use crate::tables::{Env, Tables};
@@ -14,7 +14,7 @@ pub fn egress<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work:
         return Verdict::pass(reason);
     }
     if !work.headers.balanced() {
-        return Verdict::pass(Reason::PassProtocol);
+        return unbalanced(&work.headers);
     }
     work.mask.on = 0;
     masquerade::put_on_tuple(tables, work, true);
@@ -23,7 +23,7 @@ pub fn egress<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work:
         return Verdict::pass(Reason::PassNotService);
     }
     let found = find_published(tables, env, work);
-    if matches!(found, Found::Nothing) {
+    if found.is(What::Nothing) {
         return Verdict::pass(Reason::PassNotService);
     }
     let verdict = match oversized(packet, tables, work) {
@@ -33,6 +33,12 @@ pub fn egress<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work:
             too_big(packet, &mut work.headers, mtu)
         }
     };
+    from_loopback(packet, verdict)
+}
+
+/// The verdict as it can be carried out on the loopback interface.
+#[inline(always)]
+pub(super) fn from_loopback<P: Packet>(packet: &mut P, verdict: Verdict) -> Verdict {
     match verdict.action {
         Action::Transmit => deliver::to_host(packet, verdict.reason),
         // Into a pair's far end at once the kernel delivers only what comes in.

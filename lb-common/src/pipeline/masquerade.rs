@@ -7,6 +7,7 @@ use super::Work;
 use crate::abi::Settings;
 use crate::address::Address;
 use crate::tables::Tables;
+use crate::tuple::Tuple;
 use crate::verdict::Reason;
 use crate::wire::Packet;
 use crate::wire::rewrite::{self, Translation};
@@ -23,6 +24,14 @@ pub struct Mask {
     destination: Address,
     /// Room for the work of [`readdress`], whose callers have none on their stack.
     to: Translation,
+}
+
+impl Mask {
+    /// The client's own address, if it is masked.
+    #[inline(always)]
+    pub(super) fn client(&self) -> &Address {
+        &self.source
+    }
 }
 
 /// The IPv4 address as a word, if it is one.
@@ -61,6 +70,20 @@ fn masked(settings: &Settings, source: u32, destination: u32, host: bool) -> Opt
         return None;
     }
     Some((settings.masquerade | source & !settings.bridge_mask, destination))
+}
+
+/// Masks the client of a tuple.
+#[inline(always)]
+pub(super) fn cover<T: Tables>(tables: &T, tuple: &mut Tuple, host: bool) {
+    let (Some(settings), Some(source), Some(destination)) =
+        (tables.settings(), word(&tuple.source), word(&tuple.destination))
+    else {
+        return;
+    };
+    if let Some((source, destination)) = masked(&settings, source, destination, host) {
+        tuple.source = Address::v4_word(source);
+        tuple.destination = Address::v4_word(destination);
+    }
 }
 
 /// Masks the client in the headers alone; the packet stays as it is until it is known to be a service's.
@@ -112,19 +135,25 @@ pub(super) fn take_off<P: Packet>(packet: &mut P, work: &mut Work) -> Option<()>
     readdress(packet, work, source, destination)
 }
 
+/// The frontend and the client as the client itself knows them, given the mask. `None`: nobody is behind it.
+#[inline(always)]
+pub(super) fn behind<T: Tables>(tables: &T, frontend: &Address, mask: &Address) -> Option<(Address, Address)> {
+    let settings = tables.settings()?;
+    let host = mask.words()[3] & !settings.masquerade_mask;
+    if host == 0 {
+        Some((Address::v4_word(LOCALHOST), Address::v4_word(LOCALHOST)))
+    } else if settings.bridge_mask != 0 && host & settings.bridge_mask == 0 {
+        Some((*frontend, Address::v4_word(settings.bridge | host)))
+    } else {
+        None
+    }
+}
+
 /// Addresses a reply to the client behind the mask. The reason says why it cannot be.
 #[inline(never)]
 pub(super) fn uncover<P: Packet, T: Tables>(packet: &mut P, tables: &T, work: &mut Work) -> Option<Reason> {
-    let h = &work.headers;
-    let Some(settings) = tables.settings() else {
-        return Some(Reason::DropNoRoute);
-    };
-    let host = h.tuple.destination.words()[3] & !settings.masquerade_mask;
-    let (source, destination) = if host == 0 {
-        (Address::v4_word(LOCALHOST), Address::v4_word(LOCALHOST))
-    } else if settings.bridge_mask != 0 && host & settings.bridge_mask == 0 {
-        (h.tuple.source, Address::v4_word(settings.bridge | host))
-    } else {
+    let tuple = &work.headers.tuple;
+    let Some((source, destination)) = behind(tables, &tuple.source, &tuple.destination) else {
         return Some(Reason::DropNoRoute);
     };
     match readdress(packet, work, source, destination) {

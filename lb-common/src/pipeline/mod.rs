@@ -6,24 +6,31 @@
 //! | [`workload::from`] | tc ingress on the host side of workload interfaces: VIPs, replies of published flows |
 //! | [`workload::to`] | tc egress there: replies of VIP flows |
 //! | [`host::egress`] | tc egress of the loopback interface: the node's own processes to published ports |
+//! | the same, over packets with [`Packet::FRAGMENTS`] | the same places on tc but the last, for fragments |
+//! | [`errors`] | the same four places on tc, for ICMP errors: [`Verdict::is_for_errors`] |
 
 mod deliver;
+pub mod errors;
+mod fragments;
 pub mod host;
 mod masquerade;
 pub mod node;
+mod refusal;
 mod tunnel;
 pub mod workload;
 
-use crate::abi::{EndpointKey, NETWORK_NODE, NODE_LOCAL};
+use crate::abi::{EndpointKey, FLOW_FLAG_REFUSED, FRONTEND_FILTERED, NETWORK_NODE, NODE_LOCAL, SOURCE_ALLOWED};
 use crate::address::Address;
 use crate::answer::refuse;
-use crate::flow::{self, Chosen, Known, Opening};
+use crate::flow::{self, Known, Opening};
 use crate::tables::{Env, FlowEntry, Tables};
 use crate::track;
 use crate::tuple::Tuple;
 use crate::verdict::{Reason, Verdict};
+use crate::wire::icmp::{self, Quote};
 use crate::wire::parse::Headers;
-use crate::wire::{Hook, Packet, rewrite};
+use crate::wire::rewrite::{self, Translation};
+use crate::wire::{Hook, Packet};
 
 /// What XDP leaves to tc, of packets that are a service's: tagged frames and unfinished checksums.
 #[inline(always)]
@@ -41,34 +48,121 @@ fn leave_to_tc<P: Packet>(packet: &P, h: &Headers) -> Option<Reason> {
     }
 }
 
+/// What is left undone of a fragment; see [`fragments::resolve`].
+#[inline(always)]
+fn unresolved<P: Packet, T: Tables>(packet: &P, tables: &T, env: &Env, h: &mut Headers) -> Option<Verdict> {
+    if !P::FRAGMENTS {
+        return None;
+    }
+    match fragments::resolve(packet, tables, env, h) {
+        None => None,
+        Some(Reason::DropFragment) => Some(Verdict::drop(Reason::DropFragment)),
+        Some(reason) => Some(Verdict::pass(reason)),
+    }
+}
+
+/// What becomes of a packet that is neither TCP nor UDP.
+#[inline(always)]
+fn unbalanced(h: &Headers) -> Verdict {
+    Verdict::pass(if icmp::is_error(h) {
+        Reason::PassIcmpError
+    } else {
+        Reason::PassProtocol
+    })
+}
+
 /// What the tables say about a packet from a client.
-enum Found {
-    /// It has a flow, and this backend.
-    Flow(Chosen),
+///
+/// Flat, and every field set: what a variant of an enum leaves unset the compiler may keep on the stack all the same, and the
+/// verifier refuses that.
+#[derive(Clone, Copy)]
+struct Found {
+    what: What,
+    /// Of [`What::Service`].
+    service: u32,
+    /// Of [`What::Refused`].
+    reason: Reason,
+}
+
+/// See [`Found`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// It has a flow, and the backend that is noted as chosen in [`Work::opening`].
+    Flow,
     /// It has none, or its flow needs another backend of this service.
-    Service(u32),
+    Service,
     /// It is refused.
-    Refused(Reason),
+    Refused,
     /// It is not for a frontend.
     Nothing,
 }
 
-/// Looks for the packet's flow, then for its frontend.
+impl Found {
+    const NOTHING: Self = Self {
+        what: What::Nothing,
+        service: 0,
+        reason: Reason::PassNotService,
+    };
+
+    const FLOW: Self = Self {
+        what: What::Flow,
+        ..Self::NOTHING
+    };
+
+    #[inline(always)]
+    const fn service(service: u32) -> Self {
+        Self {
+            what: What::Service,
+            service,
+            ..Self::NOTHING
+        }
+    }
+
+    #[inline(always)]
+    const fn refused(reason: Reason) -> Self {
+        Self {
+            what: What::Refused,
+            reason,
+            ..Self::NOTHING
+        }
+    }
+
+    /// Whether this is what was found.
+    #[inline(always)]
+    fn is(&self, what: What) -> bool {
+        self.what == what
+    }
+}
+
+/// Looks for the packet's flow, then for its frontend, whose `FRONTEND_*` bits it notes.
 #[inline(always)]
-fn find<T: Tables>(tables: &T, env: &Env, h: &Headers, frontend: &EndpointKey) -> Found {
+fn find<T: Tables>(tables: &T, env: &Env, work: &mut Work, frontend: &EndpointKey) -> Found {
+    let h = &work.headers;
     if let Some(entry) = tables.flow(&h.tuple) {
         let flow = entry.load();
         if !track::expired(&flow, env.now) {
             return match flow::continues(tables, env, &entry, &flow, h) {
-                Known::Keep(chosen) => Found::Flow(chosen),
-                Known::Select(service) => Found::Service(service),
-                Known::Refuse(reason) => Found::Refused(reason),
+                Known::Keep(chosen) => {
+                    work.opening.chosen = chosen;
+                    Found::FLOW
+                }
+                Known::Select(service) => {
+                    work.opening.avoid = flow::refused_by(&flow);
+                    // Who was let in stays in.
+                    work.frontend = 0;
+                    Found::service(service)
+                }
+                Known::Refuse(reason) => Found::refused(reason),
             };
         }
     }
+    work.opening.avoid = 0;
     match tables.frontend(frontend) {
-        Some(frontend) => Found::Service(frontend.service),
-        None => Found::Nothing,
+        Some(frontend) => {
+            work.frontend = frontend.flags;
+            Found::service(frontend.service)
+        }
+        None => Found::NOTHING,
     }
 }
 
@@ -83,6 +177,12 @@ pub struct Work {
     pub way: tunnel::Way,
     /// Its own addresses, if its client is masked.
     pub mask: masquerade::Mask,
+    /// What it is about, if it is an ICMP error.
+    pub quote: Quote,
+    /// What the packet is to be that it quotes.
+    pub to: Translation,
+    /// `FRONTEND_*` bits of its frontend, if that was looked for.
+    pub frontend: u32,
 }
 
 /// Key of the frontend that publishes the port that a packet is for.
@@ -106,14 +206,31 @@ fn find_published<T: Tables>(tables: &T, env: &Env, work: &mut Work) -> Found {
     // Only we write these addresses: nobody else may reach the flows of whom they stand for.
     if work.mask.on == 0 && masquerade::covers(tables, &h.tuple.source) {
         return match tables.frontend(&key) {
-            Some(_) if is_local(tables, &h.tuple.destination) => Found::Refused(Reason::DropForgedSource),
-            _ => Found::Nothing,
+            Some(_) if is_local(tables, &h.tuple.destination) => Found::refused(Reason::DropForgedSource),
+            _ => Found::NOTHING,
         };
     }
-    match find(tables, env, h, &key) {
-        Found::Service(_) if !is_local(tables, &h.tuple.destination) => Found::Nothing,
+    match find(tables, env, work, &key) {
+        found if found.is(What::Service) && !is_local(tables, &work.headers.tuple.destination) => Found::NOTHING,
+        found
+            if found.is(What::Service)
+                && work.frontend & FRONTEND_FILTERED != 0
+                && !admits(tables, found.service, work) =>
+        {
+            Found::refused(Reason::DropSourceDenied)
+        }
         found => found,
     }
+}
+
+/// Whether a service that does not answer everybody answers this client, who goes by his own address.
+#[inline(never)]
+fn admits<T: Tables>(tables: &T, service: u32, work: &Work) -> bool {
+    let client = match work.mask.on {
+        0 => &work.headers.tuple.source,
+        _ => work.mask.client(),
+    };
+    tables.source(service, client) == SOURCE_ALLOWED
 }
 
 /// Opens a flow if one is to be opened, and sends the packet on to its backend; `interface_flags`: of the workload interface
@@ -128,28 +245,33 @@ fn proceed<P: Packet, T: Tables, const MASKED: bool>(
     interface_flags: Option<u32>,
     flow_flags: u8,
 ) -> Verdict {
-    let chosen = match found {
-        Found::Nothing => return Verdict::pass(Reason::PassNotService),
-        Found::Flow(chosen) => chosen,
-        Found::Refused(reason) => {
+    // Of what the first one has not opened, nothing is left to begin.
+    if work.headers.is_later::<P>() && (found.is(What::Service) || found.is(What::Refused)) {
+        return Verdict::drop(Reason::DropFragment);
+    }
+    match found.what {
+        What::Nothing => return Verdict::pass(Reason::PassNotService),
+        What::Flow => {}
+        What::Refused => {
             if MASKED {
                 masquerade::forget(work);
             }
-            return refuse(packet, &mut work.headers, reason);
+            return refuse(packet, &mut work.headers, found.reason);
         }
-        Found::Service(service) => {
-            work.opening.service = service;
+        What::Service => {
+            work.opening.service = found.service;
             work.opening.origin = 0;
-            work.opening.flags = flow_flags;
+            let again = if work.opening.avoid != 0 { FLOW_FLAG_REFUSED } else { 0 };
+            work.opening.flags = flow_flags | again;
             if let Some(reason) = flow::open(tables, env, &mut work.headers, &mut work.opening) {
                 if MASKED {
                     masquerade::forget(work);
                 }
                 return refuse(packet, &mut work.headers, reason);
             }
-            work.opening.chosen
         }
-    };
+    }
+    let chosen = work.opening.chosen;
     if MASKED && masquerade::put_on(packet, work).is_none() {
         return Verdict::drop(Reason::DropRewrite);
     }

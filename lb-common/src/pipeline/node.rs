@@ -1,6 +1,6 @@
 //! Packets that arrive at the node from outside.
 
-use super::{Found, Work, find_published, leave_to_tc, proceed, tunnel};
+use super::{What, Work, find_published, leave_to_tc, proceed, tunnel, unbalanced, unresolved};
 use crate::abi::UDP;
 use crate::tables::{Env, Tables};
 use crate::verdict::{Reason, Verdict};
@@ -15,7 +15,7 @@ pub fn ingress<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work
     work.mask.on = 0;
     let h = &work.headers;
     if !h.balanced() {
-        return Verdict::pass(Reason::PassProtocol);
+        return unbalanced(h);
     }
     if h.tuple.protocol == UDP {
         let Some(settings) = tables.settings() else {
@@ -25,11 +25,15 @@ pub fn ingress<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work
             return tunnel::receive(packet, tables, env, work);
         }
     }
+    if let Some(verdict) = unresolved(packet, tables, env, &mut work.headers) {
+        return verdict;
+    }
+    let h = &work.headers;
     // Before anything is written down.
     let unfinished = leave_to_tc(packet, h);
     let found = find_published(tables, env, work);
     match unfinished {
-        Some(reason) if !matches!(found, Found::Nothing) => Verdict::pass(reason),
+        Some(reason) if !found.is(What::Nothing) => Verdict::pass(reason),
         _ => proceed::<P, T, false>(packet, tables, env, work, found, None, 0),
     }
 }

@@ -1,7 +1,7 @@
 //! Packets between nodes: into the tunnel, and out of it.
 
 use super::deliver::{self, by_route, tunnel_address, xdp_can_follow};
-use super::{Work, is_local, masquerade, published_key};
+use super::{Work, is_local, masquerade, published_key, refusal, unbalanced, unresolved};
 use crate::abi::{BACKEND_GONE, BACKEND_LOCAL, Backend, EndpointKey, NETWORK_NODE, NODE_LOCAL, Reply, TCP};
 use crate::address::Address;
 use crate::answer::too_big;
@@ -12,7 +12,7 @@ use crate::verdict::{Kind, Reason, Verdict};
 use crate::wire::parse::{self, Headers};
 use crate::wire::rewrite::Translation;
 use crate::wire::tunnel::{self, Direction, Label, Outer};
-use crate::wire::{ETHERNET, Hook, Packet, mss, rewrite, tcp};
+use crate::wire::{ETHERNET, Hook, Packet, icmp, mss, rewrite, tcp};
 
 /// What [`send`] needs to know beside the packet.
 pub(super) struct Outgoing<T: Tables> {
@@ -46,6 +46,8 @@ pub(super) fn send<P: Packet, T: Tables>(
 ) -> Verdict {
     if let Err(reason) = find_way(packet, tables, env, work, out) {
         return match reason {
+            // The first one has been answered.
+            Reason::AnswerTooBig if work.headers.is_later::<P>() => Verdict::drop(Reason::DropTooBig),
             Reason::AnswerTooBig => {
                 // Who is answered knows the packet as it came.
                 if P::HOOK == Hook::Tc && masquerade::take_off(packet, work).is_none() {
@@ -66,6 +68,44 @@ pub(super) fn send<P: Packet, T: Tables>(
             return Verdict::drop(Reason::DropRewrite);
         }
     }
+    match wrap(packet, work, &out.backend, reason) {
+        Some(()) => by_route(packet, env, &work.way.route, reason),
+        None => Verdict::drop(Reason::DropRewrite),
+    }
+}
+
+/// Translates an ICMP error as `work.to` says, and encapsulates it to another node. What does not fit is cut: an error is
+/// never answered with one.
+#[inline(always)]
+pub(super) fn send_error<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    env: &Env,
+    work: &mut Work,
+    out: &Outgoing<T>,
+) -> Verdict {
+    let done = rewrite::untag(packet, &mut work.headers)
+        .and_then(|()| icmp::translate(packet, &mut work.headers, &mut work.quote, &work.to));
+    if done.is_none() {
+        return Verdict::drop(Reason::DropRewrite);
+    }
+    let mut way = find_way(packet, tables, env, work, out);
+    if matches!(way, Err(Reason::AnswerTooBig)) {
+        if icmp::shorten(packet, &mut work.headers, &work.quote).is_none() {
+            return Verdict::drop(Reason::DropRewrite);
+        }
+        way = find_way(packet, tables, env, work, out);
+    }
+    match way {
+        Ok(()) => {}
+        Err(Reason::AnswerTooBig) => return Verdict::drop(Reason::DropTooBig),
+        Err(reason) => return by_reason(reason),
+    }
+    let reason = if out.reply.is_some() {
+        Reason::ErrorToClient
+    } else {
+        Reason::ErrorToBackend
+    };
     match wrap(packet, work, &out.backend, reason) {
         Some(()) => by_route(packet, env, &work.way.route, reason),
         None => Verdict::drop(Reason::DropRewrite),
@@ -137,7 +177,7 @@ fn wrap<P: Packet>(packet: &mut P, work: &mut Work, backend: &Backend, reason: R
         mss::clamp(packet, h, work.way.room.saturating_sub(headers) as u16)?;
     }
     rewrite::decrement_ttl(packet, h)?;
-    let direction = if matches!(reason, Reason::ReplyTunnel) {
+    let direction = if matches!(reason, Reason::ReplyTunnel | Reason::ErrorToClient) {
         Direction::Reply
     } else {
         Direction::Forward
@@ -169,39 +209,26 @@ fn own_address<T: Tables>(tables: &T, h: &Headers, out: &Outgoing<T>, v6: bool) 
 /// A UDP packet to the tunnel's port on a node interface.
 #[inline(always)]
 pub(super) fn receive<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work) -> Verdict {
+    let (label, sender) = match read(packet, tables, work) {
+        Ok(read) => read,
+        Err(verdict) => return verdict,
+    };
     let h = &mut work.headers;
-    if !is_local(tables, &h.tuple.destination) {
-        return Verdict::pass(Reason::PassNotService);
-    }
-    let Some((label, inner_v6)) = tunnel::label(packet, h.l4) else {
-        // Another tunnel may share the port (Swarm's VXLAN).
-        return Verdict::pass(Reason::PassNotService);
-    };
-    let sender = match tables.address(&h.tuple.source) {
-        Some(a) if a.flags & NODE_LOCAL == 0 => a.node,
-        _ => return Verdict::drop(Reason::DropTunnelSource),
-    };
-    if P::HOOK == Hook::Xdp {
-        if h.tagged {
-            return Verdict::pass(Reason::PassVlan);
-        }
-        if label.direction == Direction::Forward {
-            return Verdict::pass(Reason::PassToTc);
-        }
-    }
-    if rewrite::untag(packet, h).is_none() {
-        return Verdict::drop(Reason::DropRewrite);
-    }
-    let offset = tunnel::inner(h.l4);
-    // The outer headers are done with.
-    if parse::ip(packet, offset, inner_v6, h).is_some() || !h.balanced() {
-        return Verdict::drop(Reason::DropTunnelMalformed);
+    if !h.balanced() {
+        return if icmp::is_error(h) {
+            unbalanced(h)
+        } else {
+            Verdict::drop(Reason::DropTunnelMalformed)
+        };
     }
     // The inner packet of a sender on the same machine can still lack its checksum; XDP would send it out without.
     if P::HOOK == Hook::Xdp && rewrite::partial_checksum(packet, h) != Some(false) {
         return Verdict::pass(Reason::PassPartialChecksum);
     }
     h.tuple.network = NETWORK_NODE;
+    if unresolved(packet, tables, env, h).is_some() {
+        return Verdict::drop(Reason::DropFragment);
+    }
     if label.direction == Direction::Forward {
         forward(packet, tables, env, work, &label, sender)
     } else {
@@ -209,9 +236,46 @@ pub(super) fn receive<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &En
     }
 }
 
+/// Reads the framing and the headers of the packet inside, which take the place of the outer ones: what the label says, and
+/// the id of the node that has sent it.
+#[inline(always)]
+pub(super) fn read<P: Packet, T: Tables>(packet: &mut P, tables: &T, work: &mut Work) -> Result<(Label, u32), Verdict> {
+    let h = &mut work.headers;
+    if !is_local(tables, &h.tuple.destination) {
+        return Err(Verdict::pass(Reason::PassNotService));
+    }
+    let Some((label, inner_v6)) = tunnel::label(packet, h.l4) else {
+        // Another tunnel may share the port (Swarm's VXLAN).
+        return Err(Verdict::pass(Reason::PassNotService));
+    };
+    let sender = match tables.address(&h.tuple.source) {
+        Some(a) if a.flags & NODE_LOCAL == 0 => a.node,
+        _ => return Err(Verdict::drop(Reason::DropTunnelSource)),
+    };
+    if P::HOOK == Hook::Xdp {
+        if h.tagged {
+            return Err(Verdict::pass(Reason::PassVlan));
+        }
+        if label.direction == Direction::Forward {
+            return Err(Verdict::pass(Reason::PassToTc));
+        }
+    }
+    if rewrite::untag(packet, h).is_none() {
+        return Err(Verdict::drop(Reason::DropRewrite));
+    }
+    let offset = tunnel::inner(h.l4);
+    // The outer headers are done with.
+    match parse::ip(packet, offset, inner_v6, h) {
+        None => {}
+        Some(Reason::PassFragment) if !P::FRAGMENTS => return Err(Verdict::pass(Reason::PassFragment)),
+        Some(_) => return Err(Verdict::drop(Reason::DropTunnelMalformed)),
+    }
+    Ok((label, sender))
+}
+
 /// Strips everything before the inner packet.
 #[inline(always)]
-fn unwrap<P: Packet>(packet: &mut P, inner: &mut Headers) -> Option<()> {
+pub(super) fn unwrap<P: Packet>(packet: &mut P, inner: &mut Headers) -> Option<()> {
     packet.remove(inner.l3 - ETHERNET, inner.tuple.v6)?;
     packet.store(12, inner.ethertype().to_be_bytes())?;
     inner.l4 = inner.l4 - inner.l3 + ETHERNET;
@@ -236,6 +300,7 @@ fn forward<P: Packet, T: Tables>(
     }
     let chosen = match known(tables, env, &work.headers, label, sender) {
         Some(chosen) => chosen,
+        None if work.headers.is_later::<P>() => return Verdict::drop(Reason::DropFragment),
         None => match admit(tables, env, work, label, sender) {
             Ok(chosen) => chosen,
             Err(reason) => return Verdict::drop(reason),
@@ -333,7 +398,12 @@ fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut
             return Verdict::pass(reason);
         }
     }
-    track::observe(tables, env, &entry, &flow, inner, Side::Backend);
+    let mut reason = Reason::ReplyFromTunnel;
+    if refusal::may_be(inner) && refusal::retries(packet, tables, env, inner, &entry) {
+        reason = Reason::ReplyRetry;
+    } else {
+        track::observe(tables, env, &entry, &flow, inner, Side::Backend);
+    }
     tables.count_service(flow.service, 0, inner.ip_length, true);
     if unwrap(packet, inner)
         .and_then(|()| rewrite::decrement_ttl(packet, inner))
@@ -342,7 +412,7 @@ fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut
         return Verdict::drop(Reason::DropRewrite);
     }
     if P::HOOK == Hook::Xdp {
-        return by_route(packet, env, &route, Reason::ReplyFromTunnel);
+        return by_route(packet, env, &route, reason);
     }
-    deliver::to_client(packet, tables, env, work, flow.flags, Reason::ReplyFromTunnel)
+    deliver::to_client(packet, tables, env, work, flow.flags, reason)
 }

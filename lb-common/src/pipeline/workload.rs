@@ -2,7 +2,7 @@
 
 use super::deliver::{self, turn_back};
 use super::tunnel::{self, Outgoing};
-use super::{Found, Work, find, find_published, masquerade, proceed};
+use super::{Found, What, Work, find, find_published, masquerade, proceed, refusal, unbalanced, unresolved};
 use crate::abi::{
     Backend, EndpointKey, Flow, INTERFACE_WORKLOAD, Interface, InterfaceKey, NETWORK_NODE, REPLY_HAIRPIN, REPLY_VIP,
     Reply, TCP, UDP,
@@ -39,6 +39,10 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
         return control(packet, tables, &interface, h);
     }
     h.tuple.network = interface.network;
+    if let Some(verdict) = unresolved(packet, tables, env, h) {
+        return verdict;
+    }
+    let h = &mut work.headers;
     let key = EndpointKey {
         address: h.tuple.destination,
         network: interface.network,
@@ -46,10 +50,15 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
         protocol: h.tuple.protocol,
         family: if h.tuple.v6 { 6 } else { 4 },
     };
-    let mut found = find(tables, env, h, &key);
+    // In the node's own network there are no VIPs.
+    let mut found = if interface.network == NETWORK_NODE {
+        Found::NOTHING
+    } else {
+        find(tables, env, work, &key)
+    };
     let mut flags = Some(interface.flags);
-    if let Found::Nothing = found {
-        if let Some(reply) = tables.reply(&h.tuple) {
+    if found.is(What::Nothing) {
+        if let Some(reply) = tables.reply(&work.headers.tuple) {
             if reply.kind == REPLY_VIP {
                 return Verdict::pass(Reason::PassNetwork);
             }
@@ -60,9 +69,9 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
         let h = &mut work.headers;
         found = if tables.is_vip(&h.tuple.destination, interface.network) {
             match tables.frontend(&EndpointKey { port: 0, ..key }) {
-                Some(frontend) => Found::Service(frontend.service),
-                None if h.tuple.protocol == TCP => Found::Refused(Reason::ResetNoPort),
-                None => Found::Refused(Reason::UnreachableNoPort),
+                Some(frontend) => Found::service(frontend.service),
+                None if h.tuple.protocol == TCP => Found::refused(Reason::ResetNoPort),
+                None => Found::refused(Reason::UnreachableNoPort),
             }
         } else {
             if forges_tunnel(tables, h) {
@@ -97,20 +106,30 @@ fn control<P: Packet, T: Tables>(packet: &mut P, tables: &T, interface: &Interfa
     if h.flags == request && tables.is_vip(&h.tuple.destination, interface.network) {
         return echo::answer(packet, h);
     }
-    Verdict::pass(Reason::PassProtocol)
+    unbalanced(h)
 }
 
-/// The live flow behind a reply whose sender is its backend, and the backend.
+/// The live flow behind a reply whose sender is its backend, the backend, and whether the reply makes the client ask again.
 #[inline(always)]
-fn flow_of<T: Tables>(tables: &T, env: &Env, reply: &Reply, h: &Headers) -> Option<(Flow, T::Ref<Backend>)> {
+fn flow_of<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    env: &Env,
+    reply: &Reply,
+    h: &mut Headers,
+) -> Option<(Flow, T::Ref<Backend>, bool)> {
     let entry = tables.flow(&flow::flow_tuple(reply, &h.tuple))?;
     let flow = entry.load();
     let backend = tables.backend(flow.backend)?;
     if track::expired(&flow, env.now) || !flow::answers(&backend, &flow, reply, &h.tuple) {
         return None;
     }
-    track::observe(tables, env, &entry, &flow, h, Side::Backend);
-    Some((flow, backend))
+    // A flow of another node's is chosen again there.
+    let again = refusal::may_be(h) && flow.origin == 0 && refusal::retries(packet, tables, env, h, &entry);
+    if !again {
+        track::observe(tables, env, &entry, &flow, h, Side::Backend);
+    }
+    Some((flow, backend, again))
 }
 
 /// Translates a backend's reply of a published or hairpin flow, and sends it on. `None`: its flow is gone.
@@ -122,7 +141,7 @@ fn reply_out<P: Packet, T: Tables>(
     work: &mut Work,
     reply: T::Ref<Reply>,
 ) -> Option<Verdict> {
-    let (flow, backend) = flow_of(tables, env, &reply, &work.headers)?;
+    let (flow, backend, again) = flow_of(packet, tables, env, &reply, &mut work.headers)?;
     if flow.origin != 0 {
         let out = Outgoing {
             backend,
@@ -141,19 +160,14 @@ fn reply_out<P: Packet, T: Tables>(
         return Some(Verdict::drop(Reason::DropRewrite));
     }
     if reply.kind == REPLY_HAIRPIN {
-        return Some(turn_back(packet, Reason::Hairpin));
+        let reason = if again { Reason::ReplyRetry } else { Reason::Hairpin };
+        return Some(turn_back(packet, reason));
     }
     if rewrite::decrement_ttl(packet, h).is_none() {
         return Some(Verdict::drop(Reason::DropRewrite));
     }
-    Some(deliver::to_client(
-        packet,
-        tables,
-        env,
-        work,
-        flow.flags,
-        Reason::ReplyDirect,
-    ))
+    let reason = if again { Reason::ReplyRetry } else { Reason::ReplyDirect };
+    Some(deliver::to_client(packet, tables, env, work, flow.flags, reason))
 }
 
 /// A frame on its way to a workload: tc egress on the host side of its interface.
@@ -168,21 +182,25 @@ pub fn to<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mu
     }
     let h = &mut work.headers;
     if !h.balanced() {
-        return Verdict::pass(Reason::PassProtocol);
+        return unbalanced(h);
     }
     h.tuple.network = interface.network;
+    if let Some(verdict) = unresolved(packet, tables, env, h) {
+        return verdict;
+    }
+    let h = &mut work.headers;
     let Some(reply) = tables.reply(&h.tuple) else {
         return Verdict::pass(Reason::PassNotService);
     };
     if reply.kind != REPLY_VIP {
         return Verdict::pass(Reason::PassNotService);
     }
-    let Some((flow, _)) = flow_of(tables, env, &reply, h) else {
+    let Some((flow, _, again)) = flow_of(packet, tables, env, &reply, h) else {
         return Verdict::pass(Reason::PassNotService);
     };
     if rewrite::translate(packet, h, &Translation::back(&reply)).is_none() {
         return Verdict::drop(Reason::DropRewrite);
     }
     tables.count_service(flow.service, 0, h.ip_length, true);
-    Verdict::continue_(Reason::ReplyVip)
+    Verdict::continue_(if again { Reason::ReplyRetry } else { Reason::ReplyVip })
 }

@@ -9,7 +9,7 @@ use super::packet::MemoryPacket;
 use super::tables::MemoryTables;
 use super::world::{NOW, World};
 use crate::abi::{NAMESPACE_NODE, program};
-use crate::pipeline::{Work, host, node, workload};
+use crate::pipeline::{Work, errors, host, node, workload};
 use crate::tables::Env;
 use crate::verdict::{Action, Reason, Verdict};
 use crate::wire::Packet;
@@ -86,7 +86,7 @@ pub fn run(tables: &MemoryTables, input: &Input, now: u32) -> Output {
 }
 
 fn run_on<const XDP: bool>(tables: &MemoryTables, input: &Input, now: u32) -> Output {
-    let mut packet = MemoryPacket::<XDP>::new(&input.frame)
+    let packet = MemoryPacket::<XDP, false>::new(&input.frame)
         .side_tagged(input.side_tag)
         .segmented(input.segment);
     let env = Env {
@@ -94,14 +94,14 @@ fn run_on<const XDP: bool>(tables: &MemoryTables, input: &Input, now: u32) -> Ou
         ifindex: input.ifindex,
         namespace: input.namespace,
     };
-    let length = packet.len();
-    let mut work = Work::default();
-    let verdict = match input.entry {
-        Entry::XdpNode | Entry::TcNode => node::ingress(&mut packet, tables, &env, &mut work),
-        Entry::FromWorkload => workload::from(&mut packet, tables, &env, &mut work),
-        Entry::ToWorkload => workload::to(&mut packet, tables, &env, &mut work),
-        Entry::FromHost => host::egress(&mut packet, tables, &env, &mut work),
-    };
+    let (mut verdict, mut packet, mut length) = pipeline(packet, tables, &env, input.entry);
+    // Where a program jumps, nothing goes along but the packet.
+    if input.entry != Entry::XdpNode && verdict.is_for_errors() {
+        (verdict, length) = about_error(&mut packet, tables, &env, input.entry);
+    } else if !matches!(input.entry, Entry::XdpNode | Entry::FromHost) && verdict.is_for_fragments() {
+        let (fragments, left, before) = pipeline(packet.fragments(), tables, &env, input.entry);
+        (verdict, packet, length) = (fragments, left.whole(), before);
+    }
     let quiet = matches!(input.entry, Entry::ToWorkload | Entry::FromHost);
     if !quiet || verdict.action != Action::Pass {
         tables.count(verdict.reason, length);
@@ -110,6 +110,32 @@ fn run_on<const XDP: bool>(tables: &MemoryTables, input: &Input, now: u32) -> Ou
         verdict,
         frame: packet.bytes().to_vec(),
     }
+}
+
+/// Runs one program: verdict, packet, and how long that was before.
+fn pipeline<P: Packet>(mut packet: P, tables: &MemoryTables, env: &Env, entry: Entry) -> (Verdict, P, usize) {
+    let mut work = Work::default();
+    let length = packet.len();
+    let verdict = match entry {
+        Entry::XdpNode | Entry::TcNode => node::ingress(&mut packet, tables, env, &mut work),
+        Entry::FromWorkload => workload::from(&mut packet, tables, env, &mut work),
+        Entry::ToWorkload => workload::to(&mut packet, tables, env, &mut work),
+        Entry::FromHost => host::egress(&mut packet, tables, env, &mut work),
+    };
+    (verdict, packet, length)
+}
+
+/// Runs the program for ICMP errors: verdict, and how long the packet was before.
+fn about_error<P: Packet>(packet: &mut P, tables: &MemoryTables, env: &Env, entry: Entry) -> (Verdict, usize) {
+    let mut work = Work::default();
+    let length = packet.len();
+    let verdict = match entry {
+        Entry::XdpNode | Entry::TcNode => errors::node(packet, tables, env, &mut work),
+        Entry::FromWorkload => errors::from(packet, tables, env, &mut work),
+        Entry::ToWorkload => errors::to(packet, tables, env, &mut work),
+        Entry::FromHost => errors::host(packet, tables, env, &mut work),
+    };
+    (verdict, length)
 }
 
 type Check = Box<dyn Fn(&MemoryTables)>;

@@ -185,6 +185,19 @@ impl Frame {
         self
     }
 
+    /// Who speaks to whom, in the node's own network.
+    pub fn tuple(&self) -> crate::tuple::Tuple {
+        crate::tuple::Tuple {
+            v6: self.source.is_ipv6(),
+            source: self.source.ip().into(),
+            destination: self.destination.ip().into(),
+            source_port: self.source.port(),
+            destination_port: self.destination.port(),
+            protocol: self.protocol,
+            network: 0,
+        }
+    }
+
     /// TCP or UDP header and payload.
     fn segment(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -297,6 +310,37 @@ fn ipv4(
     head
 }
 
+/// Cuts an IP packet without options into fragments, at these offsets of what it carries (multiples of eight).
+pub fn fragments(packet: &[u8], id: u16, cuts: &[usize]) -> Vec<Vec<u8>> {
+    let v6 = packet[0] >> 4 == 6;
+    let (head, body) = packet.split_at(if v6 { 40 } else { 20 });
+    let starts = std::iter::once(0).chain(cuts.iter().copied());
+    let ends = cuts.iter().copied().chain(std::iter::once(body.len()));
+    let fragment = |(start, end): (usize, usize)| {
+        let more = end < body.len();
+        let mut head = head.to_vec();
+        if v6 {
+            let field = start as u16 | u16::from(more);
+            head[4..6].copy_from_slice(&((8 + end - start) as u16).to_be_bytes());
+            let next = std::mem::replace(&mut head[6], 44);
+            head.extend([next, 0]);
+            head.extend(field.to_be_bytes());
+            head.extend(u32::from(id).to_be_bytes());
+        } else {
+            let field = (start / 8) as u16 | if more { 0x2000 } else { 0 };
+            head[2..4].copy_from_slice(&((20 + end - start) as u16).to_be_bytes());
+            head[4..6].copy_from_slice(&id.to_be_bytes());
+            head[6..8].copy_from_slice(&field.to_be_bytes());
+            head[10..12].fill(0);
+            let sum = checksum(&head).to_be_bytes();
+            head[10..12].copy_from_slice(&sum);
+        }
+        head.extend(&body[start..end]);
+        head
+    };
+    starts.zip(ends).map(fragment).collect()
+}
+
 /// An ICMP or ICMPv6 message inside IP; `message` has zeros for its checksum.
 pub fn icmp(source: IpAddr, destination: IpAddr, ttl: u8, message: &[u8]) -> Vec<u8> {
     let mut message = message.to_vec();
@@ -309,18 +353,30 @@ pub fn icmp(source: IpAddr, destination: IpAddr, ttl: u8, message: &[u8]) -> Vec
     ip(source, destination, protocol, ttl, &message)
 }
 
-/// An ICMP or ICMPv6 error with its quote; `rest`: what stands behind the checksum.
-pub fn icmp_error(source: IpAddr, destination: IpAddr, (kind, code): (u8, u8), rest: u32, quote: &[u8]) -> Vec<u8> {
+/// An ICMP or ICMPv6 error with its quote, that has just been sent; `rest`: what stands behind the checksum.
+pub fn icmp_error(source: IpAddr, destination: IpAddr, kind: (u8, u8), rest: u32, quote: &[u8]) -> Vec<u8> {
+    icmp_error_at(64, source, destination, kind, rest, quote)
+}
+
+/// The same with this TTL or hop limit.
+pub fn icmp_error_at(
+    ttl: u8,
+    source: IpAddr,
+    destination: IpAddr,
+    (kind, code): (u8, u8),
+    rest: u32,
+    quote: &[u8],
+) -> Vec<u8> {
     let mut message = vec![kind, code, 0, 0];
     message.extend(rest.to_be_bytes());
     message.extend(quote);
     if source.is_ipv6() {
-        return icmp(source, destination, 64, &message);
+        return icmp(source, destination, ttl, &message);
     }
     let sum = checksum(&message).to_be_bytes();
     message[2..4].copy_from_slice(&sum);
     // Internetwork control (RFC 1812 4.3.2.5).
-    ipv4(source, destination, (1, 64, 0xc0, 0x4000), &[], &message)
+    ipv4(source, destination, (1, ttl, 0xc0, 0x4000), &[], &message)
 }
 
 /// The balancer's tunnel around an IP packet: outer IP and UDP, Geneve (RFC 8926) with one option of class 0xffb1.

@@ -1,7 +1,7 @@
 //! Clients behind the gateway bridge, whose subnet every node has: masked everywhere but on their own node.
 
 use std::format;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::vec;
 use std::vec::Vec;
 
@@ -28,7 +28,30 @@ pub(super) fn fixtures() -> Vec<Fixture> {
         all.extend(passed(case));
         all.extend(forged(case));
     }
+    all.extend([Case::ALL[2], Case::ALL[3]].map(unmasked));
     all
+}
+
+/// IPv6 clients behind the bridge have addresses of their own.
+fn unmasked(case: Case) -> Fixture {
+    let client: SocketAddr = (Ipv6Addr::new(0xfd18, 0, 0, 0, 0, 0, 0, 5), 40_001).into();
+    let tuple = case.tuple(client, case.published(1), NETWORK_NODE);
+    let frame = case.frame(client, case.published(1));
+    let port = 0xc000 | (tuple.hash() & 0x3fff) as u16;
+    let outer = ((case.node(1), port).into(), (case.node(2), TUNNEL_PORT).into());
+    let inner = frame.clone().ttl(63).packet();
+    let packet = tunnel(outer, 1, NETWORK, case.backend(Place::Node2), &inner);
+    Fixture::new(
+        format!("gateway_client_unmasked_{}", case.name()),
+        "a client that needs no mask is carried to its backend as every other one, its later packets too",
+        World::new().flow(case, tuple, Place::Node2, None),
+    )
+    .step(sent(frame).redirects(
+        Action::Redirect,
+        Reason::ForwardTunnel,
+        NODE_IF,
+        ethernet(node_mac(2), mac(NODE_IF), 0x86dd, &packet),
+    ))
 }
 
 fn sent(frame: Frame) -> Step {

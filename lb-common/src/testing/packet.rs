@@ -10,13 +10,13 @@ const REACH: usize = 0x1ff;
 
 /// A frame on XDP or on tc.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct MemoryPacket<const XDP: bool> {
+pub struct MemoryPacket<const XDP: bool, const FRAGMENTS: bool = false> {
     bytes: Vec<u8>,
     side_tag: bool,
     segment: usize,
 }
 
-impl<const XDP: bool> MemoryPacket<XDP> {
+impl<const XDP: bool, const FRAGMENTS: bool> MemoryPacket<XDP, FRAGMENTS> {
     /// From its bytes, Ethernet header first.
     pub fn new(bytes: &[u8]) -> Self {
         Self {
@@ -40,6 +40,26 @@ impl<const XDP: bool> MemoryPacket<XDP> {
         self
     }
 
+    /// As a program for fragments sees it.
+    #[must_use]
+    pub fn fragments(self) -> MemoryPacket<XDP, true> {
+        MemoryPacket {
+            bytes: self.bytes,
+            side_tag: self.side_tag,
+            segment: self.segment,
+        }
+    }
+
+    /// As every other program sees it.
+    #[must_use]
+    pub fn whole(self) -> MemoryPacket<XDP, false> {
+        MemoryPacket {
+            bytes: self.bytes,
+            side_tag: self.side_tag,
+            segment: self.segment,
+        }
+    }
+
     /// The frame.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -52,7 +72,8 @@ impl<const XDP: bool> MemoryPacket<XDP> {
     }
 }
 
-impl<const XDP: bool> Packet for MemoryPacket<XDP> {
+impl<const XDP: bool, const FRAGMENTS: bool> Packet for MemoryPacket<XDP, FRAGMENTS> {
+    const FRAGMENTS: bool = FRAGMENTS;
     const HOOK: Hook = if XDP { Hook::Xdp } else { Hook::Tc };
 
     fn len(&self) -> usize {
@@ -100,6 +121,17 @@ impl<const XDP: bool> Packet for MemoryPacket<XDP> {
             return self.store(offset, [byte]);
         }
         *self.bytes.get_mut(offset)? = byte;
+        Some(())
+    }
+
+    fn store_uncovered_words<const N: usize>(&mut self, offset: usize, words: [u32; N]) -> Option<()> {
+        if XDP {
+            return self.store_words(offset, words);
+        }
+        let place = self.bytes.get_mut(offset..offset + 4 * N)?;
+        for (chunk, word) in place.chunks_exact_mut(4).zip(words) {
+            chunk.copy_from_slice(&word.to_ne_bytes());
+        }
         Some(())
     }
 

@@ -44,12 +44,6 @@ pub(super) fn fixtures() -> Vec<Fixture> {
                 Reason::PassOptions,
             ),
             (
-                "first_fragment",
-                "a first fragment",
-                case.opening().fragment(0x2000).build(),
-                Reason::PassFragment,
-            ),
-            (
                 "later_fragment",
                 "a later fragment, whose first bytes are no ports",
                 case.opening().fragment(0x0010).build(),

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::vec::Vec;
 
 use crate::abi::{
-    Backend, Counter, EndpointKey, Flow, Frontend, Interface, InterfaceKey, Node, NodeAddress, Reply, Service,
-    ServiceCounter, Settings, SlotKey, Vip, VipKey, capacity,
+    Backend, Counter, EndpointKey, Flow, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, Node, NodeAddress,
+    Reply, Service, ServiceCounter, Settings, SlotKey, SourceKey, Vip, VipKey, capacity,
 };
 use crate::address::Address;
 use crate::tables::{FlowEntry, Insert, NextHop, Route, Tables};
@@ -104,12 +104,16 @@ pub struct MemoryTables {
     pub addresses: BTreeMap<Address, NodeAddress>,
     /// `vips`.
     pub vips: BTreeMap<VipKey, Vip>,
+    /// `sources`; the longest prefix wins.
+    pub sources: BTreeMap<SourceKey, u32>,
     /// Where packets go; the longest prefix wins. What matches none is not forwarded.
     pub paths: Vec<Path>,
     /// `cursors`; an element that is not here is zero.
     pub cursors: RefCell<BTreeMap<u32, u64>>,
     flows: RefCell<BTreeMap<Tuple, Entry>>,
     replies: RefCell<BTreeMap<Tuple, Reply>>,
+    /// `fragments`.
+    pub fragments: RefCell<BTreeMap<FragmentKey, Fragment>>,
     counters: RefCell<BTreeMap<u8, Counter>>,
     service_counters: RefCell<BTreeMap<u32, ServiceCounter>>,
 }
@@ -128,10 +132,12 @@ impl Clone for MemoryTables {
             nodes: self.nodes.clone(),
             addresses: self.addresses.clone(),
             vips: self.vips.clone(),
+            sources: self.sources.clone(),
             paths: self.paths.clone(),
             cursors: self.cursors.clone(),
             flows: RefCell::new(flows.map(|(t, f)| (t, Entry(Rc::new(Cell::new(f))))).collect()),
             replies: self.replies.clone(),
+            fragments: self.fragments.clone(),
             counters: self.counters.clone(),
             service_counters: self.service_counters.clone(),
         }
@@ -177,8 +183,11 @@ impl MemoryTables {
         counter.bytes += bytes as u64;
     }
 
-    /// Moves every flow's clock by `ticks`.
+    /// Moves every flow's and every fragment's clock by `ticks`.
     pub fn shift(&self, ticks: u32) {
+        for fragment in self.fragments.borrow_mut().values_mut() {
+            fragment.seen = fragment.seen.wrapping_add(ticks);
+        }
         for Entry(cell) in self.flows.borrow().values() {
             let flow = cell.get();
             cell.set(Flow {
@@ -264,6 +273,16 @@ impl Tables for MemoryTables {
         })
     }
 
+    fn source(&self, service: u32, client: &Address) -> u32 {
+        let matches = |key: &SourceKey| {
+            let differ = u128::from_be_bytes(key.address.octets()) ^ u128::from_be_bytes(client.octets());
+            let bits = key.bits - SourceKey::EVERYBODY;
+            key.service == service && (bits == 0 || differ >> (128 - bits) == 0)
+        };
+        let found = self.sources.iter().filter(|(key, _)| matches(key));
+        found.max_by_key(|(key, _)| key.bits).map_or(0, |(_, value)| *value)
+    }
+
     fn flow(&self, tuple: &Tuple) -> Option<Entry> {
         self.flows.borrow().get(tuple).cloned()
     }
@@ -283,6 +302,14 @@ impl Tables for MemoryTables {
 
     fn insert_reply(&self, tuple: &Tuple, reply: &Reply, replace: bool) -> Insert {
         insert(&mut self.replies.borrow_mut(), tuple, *reply, replace)
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<Value<Fragment>> {
+        self.fragments.borrow().get(key).copied().map(Value)
+    }
+
+    fn note_fragment(&self, key: &FragmentKey, fragment: &Fragment) {
+        self.fragments.borrow_mut().insert(*key, *fragment);
     }
 
     fn count_service(&self, service: u32, flows: u32, bytes: usize, reply: bool) {

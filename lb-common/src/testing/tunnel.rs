@@ -354,13 +354,6 @@ fn refused(case: Case) -> Vec<Fixture> {
             from_node(case, 2, FORWARD, backend, &ping),
             Reason::DropTunnelMalformed,
         ),
-        (
-            "inner_fragment",
-            "a fragment has no place in the tunnel",
-            world(),
-            from_node(case, 2, FORWARD, backend, &inner.clone().fragment(0x2000).packet()),
-            Reason::DropTunnelMalformed,
-        ),
     ];
     let mut all: Vec<Fixture> = cases
         .into_iter()

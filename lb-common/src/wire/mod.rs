@@ -1,6 +1,7 @@
 //! Bytes on the wire: headers, checksums, and the trait through which every executor gives access to a frame.
 
 pub mod checksum;
+pub mod icmp;
 pub mod mss;
 pub mod parse;
 pub mod rewrite;
@@ -57,6 +58,8 @@ pub enum Hook {
 pub trait Packet {
     /// The hook that the frame is on.
     const HOOK: Hook;
+    /// Whether it may be a fragment: of everything else the pipeline is spared to ask.
+    const FRAGMENTS: bool = false;
 
     /// Bytes from the first of the Ethernet header to the last.
     fn len(&self) -> usize;
@@ -86,6 +89,9 @@ pub trait Packet {
 
     /// Overwrites one byte that no checksum inside the packet makes up for (the IPv6 hop limit).
     fn store_uncovered(&mut self, offset: usize, byte: u8) -> Option<()>;
+
+    /// Overwrites `N` words that no checksum inside the packet makes up for.
+    fn store_uncovered_words<const N: usize>(&mut self, offset: usize, words: [u32; N]) -> Option<()>;
 
     /// Updates the IPv4 header checksum at `offset`.
     fn update_l3_checksum(&mut self, offset: usize, diff: Diff) -> Option<()>;

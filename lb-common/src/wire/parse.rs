@@ -15,7 +15,7 @@ pub struct Headers {
     pub l4: usize,
     /// TCP flags; the type of an ICMP message.
     pub flags: u8,
-    /// Length of the TCP header with options; 8 for UDP and ICMP.
+    /// Length of the TCP header with options; 8 for UDP and ICMP; 0: a later fragment, which has none of them.
     pub l4_length: usize,
     /// TTL or hop limit.
     pub ttl: u8,
@@ -37,6 +37,12 @@ impl Headers {
                 UDP => 6,
                 _ => 2,
             }
+    }
+
+    /// Whether it is a fragment beyond the first: addresses and protocol are all that it tells.
+    #[inline(always)]
+    pub fn is_later<P: Packet>(&self) -> bool {
+        P::FRAGMENTS && self.l4_length == 0
     }
 
     /// TCP or UDP.
@@ -113,7 +119,8 @@ fn ipv4<P: Packet>(packet: &P, l3: usize) -> Result<Headers, Reason> {
         return Err(Reason::PassMalformed);
     }
     // More fragments, or an offset.
-    if u16::from_be_bytes([h[6], h[7]]) & 0x3fff != 0 {
+    let fragment = u16::from_be_bytes([h[6], h[7]]);
+    if !P::FRAGMENTS && fragment & 0x3fff != 0 {
         return Err(Reason::PassFragment);
     }
     let headers = Headers {
@@ -134,6 +141,9 @@ fn ipv4<P: Packet>(packet: &P, l3: usize) -> Result<Headers, Reason> {
             network: 0,
         },
     };
+    if P::FRAGMENTS && fragment & 0x1fff != 0 {
+        return Ok(later(headers));
+    }
     transport(packet, headers, ip_length - 20, protocol::ICMP)
 }
 
@@ -153,15 +163,26 @@ fn ipv6<P: Packet>(packet: &P, l3: usize) -> Result<Headers, Reason> {
     if l3 + 40 + payload > packet.len() {
         return Err(Reason::PassMalformed);
     }
-    match h[6] {
+    let (mut next, mut header, mut offset) = (h[6], 40, 0);
+    if P::FRAGMENTS && next == FRAGMENT {
+        let Some(fragment) = packet.load::<4>(l3 + 40) else {
+            return Err(Reason::PassMalformed);
+        };
+        if payload < 8 {
+            return Err(Reason::PassMalformed);
+        }
+        (next, header) = (fragment[0], 48);
+        offset = u16::from_be_bytes([fragment[2], fragment[3]]) >> 3;
+    }
+    match next {
         // Hop-by-hop, routing, authentication, destination options, mobility.
         0 | 43 | 51 | 60 | 135 => return Err(Reason::PassOptions),
-        44 => return Err(Reason::PassFragment),
+        FRAGMENT => return Err(Reason::PassFragment),
         _ => {}
     }
     let headers = Headers {
         l3,
-        l4: l3 + 40,
+        l4: l3 + header,
         flags: 0,
         l4_length: 8,
         ttl: h[7],
@@ -173,11 +194,24 @@ fn ipv6<P: Packet>(packet: &P, l3: usize) -> Result<Headers, Reason> {
             destination,
             source_port: 0,
             destination_port: 0,
-            protocol: h[6],
+            protocol: next,
             network: 0,
         },
     };
-    transport(packet, headers, payload, protocol::ICMPV6)
+    if P::FRAGMENTS && offset != 0 {
+        return Ok(later(headers));
+    }
+    transport(packet, headers, payload + 40 - header, protocol::ICMPV6)
+}
+
+/// Next header number of the fragment header (RFC 8200 4.5).
+const FRAGMENT: u8 = 44;
+
+/// Without a TCP or UDP header.
+#[inline(always)]
+fn later(mut headers: Headers) -> Headers {
+    headers.l4_length = 0;
+    headers
 }
 
 #[inline(always)]
@@ -199,7 +233,8 @@ fn transport<P: Packet>(packet: &P, mut headers: Headers, length: usize, icmp: u
             return Err(Reason::PassMalformed);
         };
         let udp = u16::from_be_bytes([h[4], h[5]]) as usize;
-        if length < 8 || udp < 8 || udp > length {
+        // A first fragment holds but the beginning.
+        if length < 8 || udp < 8 || udp > length && !P::FRAGMENTS {
             return Err(Reason::PassMalformed);
         }
         headers.tuple.source_port = u16::from_be_bytes([h[0], h[1]]);

@@ -40,6 +40,11 @@ pub fn translate<P: Packet>(packet: &mut P, h: &mut Headers, to: &Translation) -
     let addresses = Diff::ZERO
         .change_address(&h.tuple.source, &to.source, h.tuple.v6)
         .change_address(&h.tuple.destination, &to.destination, h.tuple.v6);
+    if h.is_later::<P>() {
+        readdress(packet, h, to, addresses)?;
+        keep(h, to);
+        return Some(());
+    }
     let ports = Diff::ZERO
         .change_port(h.tuple.source_port, to.source_port)
         .change_port(h.tuple.destination_port, to.destination_port);
@@ -56,11 +61,27 @@ pub fn translate<P: Packet>(packet: &mut P, h: &mut Headers, to: &Translation) -
         h.tuple.protocol == UDP,
         h.tuple.v6,
     )?;
+    keep(h, to);
+    Some(())
+}
+
+#[inline(always)]
+fn keep(h: &mut Headers, to: &Translation) {
     h.tuple.source = to.source;
     h.tuple.destination = to.destination;
     h.tuple.source_port = to.source_port;
     h.tuple.destination_port = to.destination_port;
-    Some(())
+}
+
+/// Rewrites the addresses of a later fragment: the checksum that they are part of is in the first.
+#[inline(always)]
+fn readdress<P: Packet>(packet: &mut P, h: &Headers, to: &Translation, addresses: Diff) -> Option<()> {
+    if h.tuple.v6 {
+        let (s, d) = (to.source.words(), to.destination.words());
+        return packet.store_uncovered_words(h.l3 + 8, [s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3]]);
+    }
+    packet.store_addresses(h.l3, &to.source, &to.destination, false)?;
+    packet.update_l3_checksum(h.l3 + 10, addresses)
 }
 
 /// Takes one off the TTL or hop limit; the caller has checked that more than one is left.

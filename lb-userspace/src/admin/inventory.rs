@@ -163,6 +163,7 @@ impl<'a> Inventory<'a> {
 
     fn named_tasks(&self, snapshot: &Snapshot, service: &snapshot::Service) -> Vec<Backend> {
         let network_id = network_id(snapshot, &service.network);
+        let ids = self.ids(service, network_id);
         let mut all = Vec::new();
         for task in &service.backends {
             for address in &task.addresses {
@@ -195,15 +196,15 @@ impl<'a> Inventory<'a> {
                         port: Some(port),
                         ..base.clone()
                     };
-                    all.push(self.with_entry(backend));
+                    all.push(self.with_entry(backend, &ids));
                 }
             }
         }
         all
     }
 
-    /// Adds what the map knows about a named backend.
-    fn with_entry(&self, mut backend: Backend) -> Backend {
+    /// Adds what the map knows about a named backend of a service with these numbers.
+    fn with_entry(&self, mut backend: Backend, services: &BTreeSet<u32>) -> Backend {
         let (Some(address), Some(network), Some(port), Some(protocol)) =
             (backend.address, backend.network_id, backend.port, backend.protocol)
         else {
@@ -214,7 +215,12 @@ impl<'a> Inventory<'a> {
             let entry = &self.tables.backends[id];
             backend.id = Some(*id);
             backend.local = entry.flags & BACKEND_LOCAL != 0;
-            backend.state = state(entry);
+            // One that other services use says nothing of this one, which gives it no new flow.
+            let chosen = self.chosen_by.get(id).filter(|chosen| !chosen.is_empty());
+            let elsewhere = chosen.is_some_and(|chosen| chosen.iter().all(|service| !services.contains(service)));
+            if !(elsewhere && backend.state == Some(BackendState::Draining)) {
+                backend.state = state(entry);
+            }
             backend.flows = self.counts.by_backend.get(id).copied().unwrap_or(0);
         }
         backend

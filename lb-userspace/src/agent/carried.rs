@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::address::Address;
 
-use super::lead::without;
+use super::lead::{is_ready, without};
 use crate::model::desired::overlay_mac;
-use crate::model::snapshot::{Backend, Snapshot};
+use crate::model::snapshot::{Backend, Service, Snapshot};
 
 /// MAC addresses on other nodes, by network id.
 pub(super) type Carried = BTreeMap<u32, BTreeSet<[u8; 6]>>;
@@ -15,7 +15,7 @@ pub(super) type Carried = BTreeMap<u32, BTreeSet<[u8; 6]>>;
 /// The snapshot without the ready backends on other nodes to which their overlay does not know the way yet, where a service
 /// has another one. `None`: it knows them all.
 pub(super) fn hold(snapshot: &Snapshot, node: &str, carried: &Carried) -> Option<Snapshot> {
-    without(snapshot, node, |service| {
+    let judge = |service: &Service| {
         let network = snapshot.networks.iter().find(|network| network.name == service.network);
         let known = network.filter(|n| n.overlay).and_then(|n| carried.get(&n.id))?;
         Some(|backend: &Backend| {
@@ -23,7 +23,8 @@ pub(super) fn hold(snapshot: &Snapshot, node: &str, carried: &Carried) -> Option
             let mut v4 = addresses.filter(Address::is_v4);
             v4.any(|address| !known.contains(&overlay_mac(address)))
         })
-    })
+    };
+    without(snapshot, node, judge, is_ready)
 }
 
 #[cfg(test)]
@@ -31,7 +32,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::model::snapshot::{BackendState, EndpointMode, Network, Service};
+    use crate::model::snapshot::{BackendState, EndpointMode, Network};
 
     #[test]
     fn new_backends_wait_until_their_overlay_knows_the_way() {
@@ -43,6 +44,7 @@ mod tests {
             port: None,
             state: BackendState::Ready,
             weight: 1,
+            pending: false,
         };
         let network = Network {
             name: "shop".into(),
@@ -60,6 +62,7 @@ mod tests {
             aliases: Vec::new(),
             ports: Vec::new(),
             any_port: true,
+            sources: Default::default(),
             tcp_timeout: None,
             udp_timeout: None,
             backends: vec![backend(5, "n1"), backend(6, "n2"), backend(7, "n3")],

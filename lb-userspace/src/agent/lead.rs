@@ -67,31 +67,36 @@ fn hold(before: &Snapshot, now: &Snapshot, node: &str) -> Option<Snapshot> {
     if come.is_empty() {
         return None;
     }
-    without(now, node, |service| {
+    let judge = |service: &Service| {
         let known = *come.get(&std::ptr::from_ref(service))?;
         Some(|backend: &Backend| !known.backends.iter().any(|k| k.addresses == backend.addresses))
-    })
+    };
+    without(now, node, judge, is_ready)
 }
 
-/// The snapshot without the ready backends on other nodes that are late, where a service has another ready one. `None`:
-/// there are none. `judge` says of a service which of its backends are; `None`: it has none.
+/// The snapshot without the ready backends on other nodes that are late, where a service has another one that serves
+/// `instead`. `None`: there are none. `judge` says of a service which of its backends are late; `None`: it has none.
 pub(super) fn without<L: Fn(&Backend) -> bool>(
     snapshot: &Snapshot,
     node: &str,
     judge: impl Fn(&Service) -> Option<L>,
+    instead: impl Fn(&Backend) -> bool,
 ) -> Option<Snapshot> {
-    let ready = |b: &Backend| b.state == BackendState::Ready;
     let mut held = None;
     for (index, service) in snapshot.services.iter().enumerate() {
         let Some(judge) = judge(service) else { continue };
-        let late = |b: &Backend| ready(b) && b.node != node && judge(b);
+        let late = |b: &Backend| is_ready(b) && b.node != node && judge(b);
         let any = service.backends.iter().any(late);
-        if any && service.backends.iter().any(|b| ready(b) && !late(b)) {
+        if any && service.backends.iter().any(|b| instead(b) && !late(b)) {
             let held: &mut Snapshot = held.get_or_insert_with(|| snapshot.clone());
             held.services[index].backends.retain(|b| !late(b));
         }
     }
     held
+}
+
+pub(super) fn is_ready(backend: &Backend) -> bool {
+    backend.state == BackendState::Ready
 }
 
 #[cfg(test)]
@@ -107,6 +112,7 @@ mod tests {
             port: None,
             state: BackendState::Ready,
             weight: 1,
+            pending: false,
             aliases: Vec::new(),
         };
         let service = Service {
@@ -117,6 +123,7 @@ mod tests {
             aliases: Vec::new(),
             ports: Vec::new(),
             any_port: false,
+            sources: Default::default(),
             tcp_timeout: None,
             udp_timeout: None,
             backends: backends.iter().map(backend).collect(),

@@ -12,6 +12,7 @@ use crate::datapath::attach::detach_filters;
 use crate::datapath::{layout, remove};
 use crate::lifecycle::Lock;
 use crate::net::netns::Namespace;
+use crate::stream;
 
 /// Remembers that this agent mounted the BPF file system, so that `uninstall` unmounts it.
 const MOUNTED: &str = "bpffs-mounted";
@@ -30,7 +31,13 @@ pub(super) fn remember_mount(run: &Path, mount_point: &Path) -> Result<()> {
 pub fn uninstall(config: &Config) -> Result<()> {
     let run = &config.paths.run;
     let lock = Lock::acquire(run)?;
-    let pins = Lock::of_directory(&layout::versioned(&config.paths.bpffs))?;
+    let others = layout::others(&config.paths.bpffs)
+        .into_iter()
+        .map(|(_, directory)| directory);
+    let versions = std::iter::once(layout::versioned(&config.paths.bpffs)).chain(others);
+    let pins: Vec<_> = versions
+        .map(|directory| Lock::of_directory(&directory))
+        .collect::<Result<_, _>>()?;
     let mut errors = Vec::new();
 
     drop(pins);
@@ -53,6 +60,7 @@ pub fn uninstall(config: &Config) -> Result<()> {
         run.join(loopback::CHANGED),
         config.admin.socket.clone(),
         config.stream.state_file.clone(),
+        stream::reports_file(&config.stream.state_file),
         run.join("agent.lock"),
     ] {
         gone(&mut errors, fs::remove_file(&file), &file);

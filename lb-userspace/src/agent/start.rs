@@ -21,7 +21,8 @@ use crate::datapath::collect::{self, Census, Collector};
 use crate::datapath::probe::Features;
 use crate::datapath::store::{Access, Store};
 use crate::datapath::view::View;
-use crate::datapath::{OBJECT, load};
+use crate::datapath::{self, load};
+use crate::fault::{self, Point};
 use crate::lifecycle::Notifier;
 use crate::model::desired::UnknownNode;
 use crate::net::{self, Netlink};
@@ -45,14 +46,17 @@ impl Agent {
             let listener = TcpListener::bind(address).await;
             listeners.push(listener.with_context(|| format!("cannot listen for metrics on {address}"))?);
         }
+        fault::here(Point::StartListening);
         let netlink = Netlink::connect()?;
         let changed = net::watch()?;
 
         let started = Instant::now();
-        let loaded = tokio::task::block_in_place(|| load::load(OBJECT, &config.paths.bpffs, config.datapath.flows))?;
+        let loaded =
+            tokio::task::block_in_place(|| load::load(datapath::object(), &config.paths.bpffs, config.datapath.flows))?;
         if let Some(mount_point) = &loaded.mounted {
             removal::remember_mount(&config.paths.run, mount_point)?;
         }
+        fault::here(Point::StartLoaded);
         let features = Features::probe();
         tracing::info!(target: "lb::datapath", directory = %loaded.directory.display(), adopted = loaded.adopted,
             tcx = features.tcx, milliseconds = started.elapsed().as_millis() as u64, "programs loaded");
@@ -60,11 +64,20 @@ impl Agent {
             tracing::warn!(target: "lb::datapath", configured = config.datapath.flows, in_force = loaded.flows,
                 "datapath.flows takes effect after `lb-agent uninstall`");
         }
+        let carried = loaded.carried;
+        if carried.loses_flows() {
+            tracing::warn!(target: "lb::datapath", tables = carried.empty.join(", "),
+                "these tables have another layout than those in force, and flows with them: connections end");
+        } else if !carried.directories.is_empty() {
+            tracing::info!(target: "lb::datapath", begin_empty = carried.empty.join(", "),
+                "tables of another version go on in this one");
+        }
         let directory = loaded.directory;
         let store = Store::open(&directory, Access::Write)?;
         let view = Arc::new(View::open(&directory)?);
         let (end, census) = collector(Store::open(&directory, Access::Write)?)?;
-        let attacher = Attacher::new(loaded.ebpf, directory, features.tcx);
+        let others = carried.directories.clone();
+        let attacher = Attacher::new(loaded.ebpf, directory, features.tcx, others);
 
         let names = Names {
             zone: Arc::default(),
@@ -84,11 +97,13 @@ impl Agent {
             }
         };
         let finder = swarm.is_some().then(|| Finder::new(&config.provider.exec_root));
+        let mut synchronizer = Synchronizer::new(Arc::clone(&config), features, attacher, store, netlink, finder);
+        synchronizer.fill_first = carried.fill_first;
         let agent = Self {
             provider,
             swarm,
             changed,
-            synchronizer: Synchronizer::new(Arc::clone(&config), features, attacher, store, netlink, finder),
+            synchronizer,
             census,
             _collector: end,
             snapshot: watch::Sender::new(Arc::default()),
@@ -105,6 +120,7 @@ impl Agent {
             stop,
         };
         agent.serve(socket, listeners, view);
+        fault::here(Point::StartServing);
         Ok(agent)
     }
 

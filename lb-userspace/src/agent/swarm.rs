@@ -13,15 +13,17 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::containers::node_addresses;
-use super::status;
+use super::merge::{self, Merged, Sources};
+use super::{reported, status};
 use crate::admin::api;
 use crate::config::Config;
-use crate::model::snapshot::Snapshot;
+use crate::model::desired::Desired;
 use crate::net::Netlink;
-use crate::provider::docker::{self, Docker, Drift, Local, Options, Reading, Role, Streamed};
-use crate::provider::{Change, ProviderState};
+use crate::provider::ProviderState;
+use crate::provider::docker::{self, Docker, Drift, Local, Options, Role, Streamed};
 use crate::stream::{
-    Client, ClientOptions, Identity, IdentityError, Report, Server, ServerOptions, Source, StreamStatus, Timing, View,
+    self, Client, ClientOptions, Identity, IdentityError, Report, Reported, Server, ServerOptions, Source,
+    StreamStatus, Timing, View,
 };
 
 /// How often streams are asked how they are.
@@ -41,6 +43,8 @@ pub(super) struct Swarm {
     pub(super) drift: watch::Receiver<Option<Drift>>,
     /// How the streams are.
     pub(super) stream: watch::Receiver<StreamStatus>,
+    /// Tasks that published ports on this node lead to; `None` until the tables have been written.
+    serving: watch::Sender<Option<BTreeSet<String>>>,
 }
 
 /// What has changed.
@@ -67,6 +71,12 @@ impl Swarm {
             drift.as_ref(),
             &self.stream.borrow(),
         )
+    }
+
+    /// Takes note of what the tables hold.
+    pub(super) fn in_force(&self, desired: &Desired) {
+        let tasks = Some(reported::serving(desired));
+        self.serving.send_if_modified(|serving| replace(serving, tasks));
     }
 
     /// Ends when something has changed.
@@ -102,22 +112,38 @@ pub(super) fn start(config: &Config, stop: &CancellationToken) -> Result<Swarm> 
     let docker = docker::start(Options::from(config), said);
     let (state, states) = watch::channel(ProviderState::default());
     let (view, views) = watch::channel(None);
-    let (reports, reported) = watch::channel(BTreeMap::new());
+    let reports_file = stream::reports_file(&config.stream.state_file);
+    let known = match identity {
+        Some(_) => stream::remembered(&reports_file, Timing::default().retain),
+        None => BTreeMap::new(),
+    };
+    let (reports, reported) = watch::channel(known);
     let (status, statuses) = watch::channel(StreamStatus::default());
-    tokio::spawn(merge(
-        docker.state.clone(),
-        docker.readings.clone(),
-        reported,
-        state,
-        view,
-    ));
-    let Docker { role, local, drift, .. } = docker;
+    let (dead, deaths) = watch::channel(BTreeSet::new());
+    let (serving, served) = watch::channel(None);
+    let Docker {
+        state: provider,
+        readings,
+        role,
+        local,
+        died,
+        drift,
+    } = docker;
+    let sources = Sources {
+        provider,
+        readings,
+        reports: reported,
+        died,
+    };
+    tokio::spawn(merge::run(sources, Merged { state, view, dead }));
     if let Some(identity) = identity {
         let talk = Talk {
             config: config.clone(),
             identity,
             role: role.clone(),
             views,
+            serving: served,
+            dead: deaths,
             streamed,
             reports,
             status,
@@ -130,80 +156,8 @@ pub(super) fn start(config: &Config, stop: &CancellationToken) -> Result<Swarm> 
         role,
         drift,
         stream: statuses,
+        serving,
     })
-}
-
-/// The snapshot, with the addresses that nodes report of themselves behind those that the Swarm knows. An address that is
-/// another node's stays that node's.
-fn with_reports(snapshot: &Snapshot, reports: &BTreeMap<String, Report>) -> Snapshot {
-    let mut merged = snapshot.clone();
-    let mut taken: BTreeSet<IpAddr> = merged.nodes.iter().flat_map(|node| node.addresses.clone()).collect();
-    for node in &mut merged.nodes {
-        let Some(report) = node.id.as_ref().and_then(|id| reports.get(id)) else {
-            continue;
-        };
-        for address in &report.addresses {
-            if taken.insert(*address) {
-                node.addresses.push(*address);
-            }
-        }
-    }
-    merged
-}
-
-/// Keeps `state` and `view` in step with what the provider and the nodes say.
-async fn merge(
-    mut provider: watch::Receiver<ProviderState>,
-    mut readings: watch::Receiver<Option<Reading>>,
-    mut reports: watch::Receiver<BTreeMap<String, Report>>,
-    state: watch::Sender<ProviderState>,
-    view: watch::Sender<Option<View>>,
-) {
-    let mut reporting = true;
-    let (mut merged, mut told): (Option<Arc<Snapshot>>, _) = (None, BTreeMap::new());
-    loop {
-        let (newest, reading) = (
-            provider.borrow_and_update().clone(),
-            readings.borrow_and_update().clone(),
-        );
-        // A manager reads the same twice a second.
-        let same = merged.as_ref().map(Arc::as_ptr) == newest.snapshot.as_ref().map(Arc::as_ptr);
-        // Compared rather than asked whether it has changed: waiting for a change takes note of it.
-        let reported = reports.borrow_and_update().clone();
-        let news = !same || reported != told;
-        state.send_if_modified(|state| {
-            let mut changed = false;
-            if let Some(snapshot) = &newest.snapshot
-                && (news || newest.error.is_none() && state.error.is_some() || state.refused != newest.refused)
-            {
-                // Only a manager hears reports; on a worker they are in what the manager says.
-                let whole = match &reading {
-                    Some(_) => with_reports(snapshot, &reported),
-                    None => (**snapshot).clone(),
-                };
-                let refused = (*newest.refused).clone();
-                changed = state.accept(whole, refused, newest.node.as_deref()) != Change::Nothing;
-            }
-            if let Some(error) = &newest.error {
-                changed |= state.reject((**error).clone());
-            }
-            changed
-        });
-        merged.clone_from(&newest.snapshot);
-        told = reported;
-        let snapshot = state.borrow().snapshot.clone();
-        view.send_replace(reading.zip(snapshot).map(|(reading, snapshot)| View {
-            snapshot,
-            index: Some(reading.index),
-            read: reading.read,
-        }));
-        tokio::select! {
-            changed = provider.changed() => if changed.is_err() { return },
-            changed = readings.changed() => if changed.is_err() { return },
-            changed = reports.changed(), if reporting => reporting = changed.is_ok(),
-            () = state.closed() => return,
-        }
-    }
 }
 
 /// Both ends of the stream, while this node is in a Swarm.
@@ -212,8 +166,11 @@ struct Talk {
     identity: Arc<Identity>,
     role: watch::Receiver<Role>,
     views: watch::Receiver<Option<View>>,
+    /// What this node reports of its tasks.
+    serving: watch::Receiver<Option<BTreeSet<String>>>,
+    dead: watch::Receiver<BTreeSet<String>>,
     streamed: watch::Sender<Streamed>,
-    reports: watch::Sender<BTreeMap<String, Report>>,
+    reports: watch::Sender<BTreeMap<String, Reported>>,
     status: watch::Sender<StreamStatus>,
 }
 
@@ -240,6 +197,7 @@ impl Talk {
             listen: self.config.stream.listen.clone(),
             connections: self.config.stream.connections as usize,
             identity: Arc::clone(&self.identity),
+            reports_file: Some(stream::reports_file(&self.config.stream.state_file)),
             timing: Timing::default(),
         };
         let server = match Server::start(server, self.views.clone(), stop) {
@@ -251,7 +209,7 @@ impl Talk {
             }
         };
         let (managers, followed) = watch::channel(Vec::new());
-        let (report, own) = watch::channel(Report::default());
+        let (report, own) = watch::channel(None);
         let client = ClientOptions {
             node: node.to_owned(),
             identity: Arc::clone(&self.identity),
@@ -264,6 +222,7 @@ impl Talk {
         let mut look = tokio::time::interval(LOOK);
         let mut addresses = tokio::time::interval(ADDRESSES);
         let netlink = Netlink::connect().ok();
+        let mut known = None;
         let port = self.config.stream.port().unwrap_or_default();
         loop {
             let role = self.role.borrow_and_update().clone();
@@ -271,11 +230,21 @@ impl Talk {
                 break;
             }
             managers.send_if_modified(|managers| replace(managers, follow(&role, port)));
-            self.reports.send_if_modified(|all| {
-                let mut new = reports.borrow_and_update().clone();
-                new.insert(node.to_owned(), report.borrow().clone());
-                replace(all, new)
-            });
+            if let (Some(addresses), Some(tasks)) = (&known, &*self.serving.borrow_and_update()) {
+                let new = Report {
+                    node: node.to_owned(),
+                    name: role.name.clone(),
+                    addresses: Vec::clone(addresses),
+                    tasks: Some(tasks.clone()),
+                    died: self.dead.borrow_and_update().clone(),
+                };
+                if report.borrow().as_ref() != Some(&new) {
+                    server.report(new.clone());
+                    report.send_replace(Some(new));
+                }
+            }
+            self.reports
+                .send_if_modified(|all| replace(all, reports.borrow_and_update().clone()));
             let status = client.status();
             let streamed = Streamed {
                 snapshot: snapshots.borrow_and_update().clone(),
@@ -303,16 +272,9 @@ impl Talk {
                 changed = snapshots.changed() => if changed.is_err() { break },
                 changed = reports.changed() => if changed.is_err() { break },
                 _ = look.tick() => {}
-                _ = addresses.tick() => {
-                    if let Some(addresses) = own_addresses(netlink.as_ref()).await {
-                        let new = Report {
-                            node: node.to_owned(),
-                            name: role.name.clone(),
-                            addresses,
-                        };
-                        report.send_if_modified(|report| replace(report, new));
-                    }
-                }
+                changed = self.serving.changed() => if changed.is_err() { break },
+                changed = self.dead.changed() => if changed.is_err() { break },
+                _ = addresses.tick() => known = own_addresses(netlink.as_ref()).await.or(known),
             }
         }
     }
@@ -339,93 +301,4 @@ fn replace<T: PartialEq>(now: &mut T, new: T) -> bool {
     let news = *now != new;
     *now = new;
     news
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use super::*;
-    use crate::model::snapshot::Node;
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    fn snapshot() -> Snapshot {
-        let node = |name: &str, address: &str| Node {
-            name: name.into(),
-            id: Some(format!("id-{name}")),
-            addresses: vec![ip(address)],
-        };
-        Snapshot {
-            nodes: vec![node("n1", "192.0.2.1"), node("n2", "192.0.2.2")],
-            ..Snapshot::default()
-        }
-    }
-
-    fn report(node: &str, addresses: &[&str]) -> BTreeMap<String, Report> {
-        let report = Report {
-            node: node.into(),
-            addresses: addresses.iter().map(|a| ip(a)).collect(),
-            ..Report::default()
-        };
-        BTreeMap::from([(node.to_owned(), report)])
-    }
-
-    #[test]
-    fn a_node_adds_addresses_and_takes_none_from_others() {
-        let merged = with_reports(
-            &snapshot(),
-            &report("id-n2", &["192.0.2.1", "192.0.2.2", "2001:db8::2"]),
-        );
-        assert_eq!(merged.nodes[0].addresses, [ip("192.0.2.1")]);
-        assert_eq!(merged.nodes[1].addresses, [ip("192.0.2.2"), ip("2001:db8::2")]);
-    }
-
-    #[tokio::test]
-    async fn a_report_that_comes_after_the_state_is_merged() {
-        let (provider, providers) = watch::channel(ProviderState::default());
-        let (readings, read) = watch::channel(None);
-        let (reports, reported) = watch::channel(BTreeMap::new());
-        let (state, mut states) = watch::channel(ProviderState::default());
-        let (view, views) = watch::channel(None);
-        tokio::spawn(merge(providers, read, reported, state, view));
-        provider.send_modify(|state| {
-            state.accept(snapshot(), Vec::new(), Some("n1"));
-        });
-        let first = provider.borrow().snapshot.clone().unwrap();
-        let known = |count: usize| {
-            move |state: &ProviderState| {
-                let nodes = state
-                    .snapshot
-                    .as_ref()
-                    .map(|snapshot| snapshot.nodes[1].addresses.len());
-                nodes == Some(count)
-            }
-        };
-        let patience = Duration::from_secs(5);
-        tokio::time::timeout(patience, states.wait_for(known(1)))
-            .await
-            .unwrap()
-            .unwrap();
-        readings.send_replace(Some(Reading {
-            snapshot: first,
-            index: 1,
-            read: Instant::now(),
-        }));
-        for count in [2, 3] {
-            // Some time after everything else has come to rest.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            reports.send_replace(report("id-n2", &["2001:db8::2", "2001:db8::3"][..count - 1]));
-            tokio::time::timeout(patience, states.wait_for(known(count)))
-                .await
-                .unwrap()
-                .unwrap();
-            assert_eq!(
-                views.borrow().as_ref().unwrap().snapshot,
-                states.borrow().snapshot.clone().unwrap()
-            );
-        }
-    }
 }

@@ -5,22 +5,25 @@
 //! So nobody is sent to a backend whose interface cannot translate its replies yet; programs whose tables are
 //! still empty pass everything.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use ipnet::Ipv4Net;
-use lb_common::abi::{InterfaceKey, Interfaces as InterfaceTable, Settings, SettingsTable};
+use lb_common::abi::{EndpointKey, InterfaceKey, Interfaces as InterfaceTable, Settings, SettingsTable};
 use tokio::task::JoinHandle;
 
 use super::carried;
 use super::containers::Finder;
-use super::loopback;
 use super::surroundings::{self, Oddity};
+use super::{loopback, reported};
 use crate::config::Config;
 use crate::datapath::attach::{Attacher, Attachment, Interfaces};
 use crate::datapath::probe::Features;
+use crate::datapath::shed;
 use crate::datapath::store::{Store, wait_for_programs};
+use crate::fault::{self, Point};
 use crate::model::desired::{self, Desired, UnknownNode};
 use crate::model::snapshot::{Service, Snapshot};
 use crate::net::{Link, Netlink, Routes};
@@ -40,6 +43,8 @@ pub(super) struct Outcome {
     pub(super) odd: Vec<Oddity>,
     /// What went wrong, if something did: some services may be as they were before.
     pub(super) problems: Vec<String>,
+    /// Whether the tables hold all that was desired.
+    pub(super) complete: bool,
     /// Writes done.
     pub(super) writes: usize,
     /// Time for compiling, for reading and comparing, and for writing.
@@ -96,6 +101,10 @@ pub(super) struct Synchronizer {
     pub(super) waiting: bool,
     /// Elements of `backends` that may be given to another address, from the newest walk over the flows.
     pub(super) reusable: Reusable,
+    /// Programs of another version forward by tables of their own: ours are filled before they take over.
+    pub(super) fill_first: bool,
+    /// Backends that datagrams of a service have left, although another one still uses them.
+    shed: BTreeSet<(u64, EndpointKey)>,
     /// What the last complete synchronisation was made from: a change of neighbours that changes none of it
     /// needs no reading of the tables.
     last: Option<Last>,
@@ -168,6 +177,8 @@ impl Synchronizer {
             finder,
             waiting: false,
             reusable: Reusable::default(),
+            fill_first: false,
+            shed: BTreeSet::new(),
             last: None,
             routes: Routes::default(),
         }
@@ -206,6 +217,18 @@ impl Synchronizer {
         let places = self.netlink.places(&links, addresses, &mut self.routes).await?.places;
         let (mut known, unserved) = surroundings::backend_interfaces(&places, &backends, &interfaces, &links);
         odd.extend(unserved);
+        // What the other nodes' agents have is in the snapshot itself: it changes when they have more.
+        let served = match reported::hold(snapshot, node).map(Arc::new) {
+            Some(rest) => {
+                odd.extend(reported::held(snapshot, &rest).into_iter().map(|(node, count)| {
+                    let reason =
+                        format!("{count} backends on {node} wait until its agent has them; does it run there?");
+                    Oddity::new("", reason)
+                }));
+                rest
+            }
+            None => Arc::clone(snapshot),
+        };
         let mut held = None;
         if let Some(finder) = &mut self.finder {
             let ports = interfaces.workloads.iter().filter(|w| w.network.is_empty());
@@ -217,13 +240,13 @@ impl Synchronizer {
                 .workloads
                 .extend(found.workloads.into_iter().filter(|w| there(&w.network)));
             known.extend(found.reach);
-            held = carried::hold(snapshot, node, &found.carried).map(Arc::new);
+            held = carried::hold(&served, node, &found.carried).map(Arc::new);
             odd.extend(found.problems.into_iter().map(|problem| Oddity::new("", problem)));
         }
         self.waiting = held.is_some();
         let inputs = Inputs {
             basis: Arc::new(Basis {
-                snapshot: held.unwrap_or_else(|| Arc::clone(snapshot)),
+                snapshot: held.unwrap_or(served),
                 node: node.to_owned(),
                 known: Arc::new(known),
             }),
@@ -306,11 +329,14 @@ impl Synchronizer {
             return Ok(None);
         };
         say(&plan);
+        fault::here(Point::SyncPlanned);
         let planned = Instant::now();
         let report = tokio::task::block_in_place(|| plan::begin(&plan, &mut self.store));
+        fault::here(Point::SyncApplied);
         let mut outcome = Outcome {
             odd: last.odd.clone(),
             attachments: last.attachments.clone(),
+            complete: report.is_complete(),
             writes: report.done,
             phases: [compiled - start, planned - compiled, planned.elapsed()],
             basis: Arc::clone(&basis),
@@ -351,6 +377,7 @@ impl Synchronizer {
         let Some(Unfinished { plan, .. }) = last.unfinished.take() else {
             return Ok(());
         };
+        fault::here(Point::ApplySettled);
         let report = tokio::task::block_in_place(|| plan::finish(&plan, &mut self.store));
         if !report.is_complete() {
             bail!("{report}");
@@ -394,11 +421,13 @@ impl Synchronizer {
             outcome.odd.push(Oddity::new(&refusal.object, &refusal.reason));
         }
         outcome.phases[0] = start.elapsed();
+        fault::here(Point::SyncBegun);
 
         if self.store.get::<SettingsTable>(&0)? != Some(inputs.settings) {
             self.store.set::<SettingsTable>(&0, &inputs.settings)?;
             outcome.writes += 1;
         }
+        fault::here(Point::SyncSettings);
         let present = self.store.entries::<InterfaceTable>()?;
         for (interface, row) in &inputs.rows {
             if present.get(interface) != Some(row) {
@@ -406,7 +435,26 @@ impl Synchronizer {
                 outcome.writes += 1;
             }
         }
+        fault::here(Point::SyncInterfaces);
 
+        let mut mirror = None;
+        if self.fill_first {
+            mirror = self.fill(desired.clone(), &mut outcome)?;
+        }
+        self.attach(interfaces, &mut outcome);
+        if !std::mem::take(&mut self.fill_first) {
+            mirror = self.fill(desired, &mut outcome)?;
+        }
+
+        for interface in present.keys().filter(|i| !inputs.rows.contains_key(i)) {
+            self.store.delete::<InterfaceTable>(interface)?;
+            outcome.writes += 1;
+        }
+        Ok((outcome, mirror))
+    }
+
+    /// The programs.
+    fn attach(&mut self, interfaces: &Interfaces, outcome: &mut Outcome) {
         outcome.attachments = self.attacher.reconcile(&interfaces.wanted());
         for attachment in &outcome.attachments {
             if let Some(error) = &attachment.error {
@@ -416,34 +464,40 @@ impl Synchronizer {
                 ));
             }
         }
+        fault::here(Point::SyncAttached);
+    }
 
+    /// The tables. Returns what they hold then, if parts of it can be planned alone.
+    fn fill(&mut self, desired: Desired, outcome: &mut Outcome) -> Result<Option<Mirror>> {
         let start = Instant::now();
         let mut actual = Actual::read(&self.store).context("cannot read the tables")?;
         actual.reusable = self.reusable.clone();
         let plan = if explained() { plan::diff } else { plan::writes }(&desired, &actual);
-        let separate = desired.separate;
-        drop(desired);
+        let Desired { separate, drained, .. } = desired;
         outcome.phases[1] = start.elapsed();
+        fault::here(Point::SyncPlanned);
 
         let start = Instant::now();
         let report = plan::apply(&plan, &mut self.store);
         outcome.phases[2] = start.elapsed();
+        fault::here(Point::SyncApplied);
         outcome.writes += report.done;
+        outcome.complete = report.is_complete() && plan.problems.is_empty();
         outcome.problems.extend(plan.problems.iter().cloned());
-        let mirror = (separate && plan.problems.is_empty() && report.is_complete()).then(|| {
-            plan.ops.iter().for_each(|op| actual.note(op));
-            Mirror::new(actual)
-        });
         if !report.is_complete() {
             outcome.problems.push(report.to_string());
+        } else if self.shed != drained {
+            let moved = shed::shed(&mut self.store, &drained)?;
+            if moved > 0 {
+                tracing::info!(target: "lb::sync", flows = moved, "UDP flows leave what drains in their service alone");
+            }
+            self.shed = drained;
         }
         say(&plan);
-
-        for interface in present.keys().filter(|i| !inputs.rows.contains_key(i)) {
-            self.store.delete::<InterfaceTable>(interface)?;
-            outcome.writes += 1;
-        }
-        Ok((outcome, mirror))
+        Ok((separate && outcome.complete).then(|| {
+            plan.ops.iter().for_each(|op| actual.note(op));
+            Mirror::new(actual)
+        }))
     }
 }
 

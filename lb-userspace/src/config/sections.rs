@@ -184,7 +184,8 @@ settings! {
         ca: PathBuf = PathBuf::new();
         /// Most connections that an agent on a manager serves: one from each other node.
         connections: u32 = 1024;
-        /// File in which the last state is kept, so that a node can start while no manager answers.
+        /// File in which the last state is kept, so that a node can start while no manager answers. What nodes report is
+        /// kept in a second one beside it, with `.reports` behind the name.
         /// Empty: snapshot in the run directory, which a reboot may clear.
         state_file: PathBuf = PathBuf::new();
     }

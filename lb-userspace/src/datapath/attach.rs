@@ -21,7 +21,8 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, Xdp, XdpMode as Ay
 use lb_common::abi::{InterfaceKey, NAMESPACE_NODE};
 
 use super::sys::{self, LinkTarget};
-use super::{OBJECT, layout, load};
+use super::{carry, layout, load, object};
+use crate::fault::{self, Point};
 use crate::net::netns::Namespace;
 
 pub use choose::{Interfaces, NodeInterface, WorkloadInterface, XdpChoice, choose_xdp};
@@ -83,12 +84,17 @@ pub struct Attacher {
     pairs: BTreeMap<u64, Ebpf>,
     /// Hooks that carry this agent's programs (not those of an earlier one).
     ours: BTreeMap<(Hook, InterfaceKey), Namespace>,
+    /// Pins of other versions, whose links are handed over.
+    others: Vec<PathBuf>,
 }
 
 impl Attacher {
-    /// Over programs that [`super::load::load`] returned; `tcx` says whether the kernel has it.
-    pub fn new(ebpf: Ebpf, directory: PathBuf, tcx: bool) -> Self {
+    /// Over programs that [`super::load::load`] returned; `tcx` says whether the kernel has it. `others` are directories
+    /// of other versions ([`load::Loaded::carried`]): their links carry this version's programs from now on, and when
+    /// none is left, they are removed.
+    pub fn new(ebpf: Ebpf, directory: PathBuf, tcx: bool, others: Vec<PathBuf>) -> Self {
         Self {
+            others,
             ebpf,
             directory,
             tcx,
@@ -107,6 +113,9 @@ impl Attacher {
                 for other in [Hook::XdpNative, Hook::XdpGeneric] {
                     if other != want.hook {
                         let _ = self.unpin(other, want.key().1);
+                        for directory in &self.others {
+                            let _ = remove_link(&layout::link(directory, other.pin(), want.key().1));
+                        }
                     }
                 }
             }
@@ -121,7 +130,10 @@ impl Attacher {
             if !keys.contains(&(hook, interface)) {
                 let InterfaceKey { namespace, ifindex, .. } = interface;
                 match self.unpin(hook, interface) {
-                    Ok(()) => tracing::info!(target: "lb::datapath", %hook, namespace, ifindex, "detached"),
+                    Ok(()) => {
+                        tracing::info!(target: "lb::datapath", %hook, namespace, ifindex, "detached");
+                        fault::here(Point::AttachDetached);
+                    }
                     Err(error) => {
                         tracing::warn!(target: "lb::datapath", %hook, namespace, ifindex, %error, "cannot detach");
                     }
@@ -138,7 +150,34 @@ impl Attacher {
         }
         self.pairs
             .retain(|cookie, _| kept.iter().any(|(_, interface)| interface.namespace == *cookie));
+        if !self.others.is_empty() && report.iter().all(|attachment| attachment.error.is_none()) {
+            fault::here(Point::MigrateLinks);
+            self.others.retain(|directory| match retire(directory) {
+                Ok(()) => {
+                    tracing::info!(target: "lb::datapath", directory = %directory.display(), "retired");
+                    false
+                }
+                Err(error) => {
+                    let directory = directory.display();
+                    tracing::warn!(target: "lb::datapath", %directory, %error, "cannot remove what another version left");
+                    true
+                }
+            });
+        }
         report
+    }
+
+    /// Takes over the pin of a link of another version. Its old program runs until the new one is put behind it.
+    fn inherit(&self, want: &Wanted, pin: &Path) -> Result<(), AttachError> {
+        for directory in &self.others {
+            let old = layout::link(directory, want.hook.pin(), want.key().1);
+            if link_at(&old) == Some(want.ifindex) {
+                fs::rename(&old, pin).map_err(|source| AttachError::Pin { pin: old, source })?;
+                fault::here(Point::MigrateLink);
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn ensure(&mut self, want: &Wanted) -> Result<Mode, AttachError> {
@@ -159,6 +198,9 @@ impl Attacher {
             return Ok(mode);
         }
         let pin = layout::link(&self.directory, want.hook.pin(), key.1);
+        if !self.others.is_empty() && !pin.exists() {
+            self.inherit(want, &pin)?;
+        }
         let alive = link_at(&pin).is_some_and(|ifindex| ifindex == want.ifindex);
         if alive && self.ours.contains_key(&key) {
             return Ok(mode);
@@ -168,6 +210,7 @@ impl Attacher {
                 Ok(()) => {
                     tracing::info!(target: "lb::datapath", interface = %want.interface, hook = %want.hook, "adopted");
                     self.ours.insert(key, want.namespace.clone());
+                    fault::here(Point::AttachAdopted);
                     return Ok(mode);
                 }
                 Err(error) => {
@@ -244,10 +287,12 @@ impl Attacher {
                 .try_into()
                 .map_err(|_: LinkError| not_a_link(want))?
         };
+        fault::here(Point::AttachUnpinned);
         link.pin(pin).map_err(|e| AttachError::Pin {
             pin: pin.to_owned(),
             source: io::Error::other(e),
         })?;
+        fault::here(Point::AttachPinned);
         Ok(())
     }
 
@@ -257,17 +302,16 @@ impl Attacher {
         if cookie == NAMESPACE_NODE {
             return program(&mut self.ebpf, want.hook);
         }
-        let pair = match self.pairs.entry(cookie) {
-            Entry::Occupied(there) => there.into_mut(),
-            Entry::Vacant(free) => {
-                free.insert(
-                    load::pair(OBJECT, &self.directory, cookie).map_err(|source| AttachError::Pair {
+        let pair =
+            match self.pairs.entry(cookie) {
+                Entry::Occupied(there) => there.into_mut(),
+                Entry::Vacant(free) => free.insert(load::pair(object(), &self.directory, cookie).map_err(
+                    |source| AttachError::Pair {
                         namespace: want.namespace.name(),
                         source: Box::new(source),
-                    })?,
-                )
-            }
-        };
+                    },
+                )?),
+            };
         program(pair, want.hook)
     }
 
@@ -338,6 +382,14 @@ fn link_at(pin: &Path) -> Option<u32> {
         LinkTarget::Xdp { ifindex } | LinkTarget::Tcx { ifindex, .. } => Some(ifindex),
         LinkTarget::Other => Some(0),
     }
+}
+
+/// Detaches what another version has attached and nobody wants any more, and removes its pins.
+fn retire(directory: &Path) -> io::Result<()> {
+    for (hook, interface) in pinned_links(directory) {
+        remove_link(&layout::link(directory, &hook, interface))?;
+    }
+    carry::retire(directory)
 }
 
 /// Detaches a pinned link and removes its pin. None there is no error.

@@ -5,9 +5,84 @@ use std::path::{Path, PathBuf};
 use aya_obj::generated::bpf_map_info;
 use lb_common::abi::{self, InterfaceKey, NAMESPACE_NODE, SCHEMA_VERSION, Table};
 
+/// Tables by the schema version since which their rows mean what they mean now, with the bytes of a key and of a value.
+/// Whoever changes a row writes the new version and sizes here; a table that is not listed counts as changed. What has not
+/// changed goes on in the next version, with all that it holds ([`super::load::load`]).
+const SAME_SINCE: &[(&str, u32, usize, usize)] = &[
+    ("settings", 3, 4, 52),
+    ("interfaces", 3, 16, 16),
+    ("frontends", 3, 24, 8),
+    ("services", 3, 4, 32),
+    ("slots", 3, 12, 4),
+    ("cursors", 3, 4, 8),
+    ("backends", 3, 4, 64),
+    ("local_backends", 3, 24, 4),
+    ("nodes", 3, 4, 40),
+    ("addresses", 3, 16, 8),
+    ("vips", 3, 20, 4),
+    ("sources", 4, 24, 4),
+    ("flows4", 3, 16, 32),
+    ("flows6", 3, 40, 32),
+    ("replies4", 3, 16, 44),
+    ("replies6", 3, 40, 44),
+    (abi::COUNTERS, 3, 4, 16),
+    (abi::SERVICE_COUNTERS, 3, 4, 40),
+];
+
+/// The layout's version: [`SCHEMA_VERSION`]. In builds with debug assertions `LB_LAYOUT=<version>` or
+/// `LB_LAYOUT=<version>:<table>,...` stands for a later one, in which the rows of those tables are new: for tests of
+/// upgrades.
+pub fn version() -> u32 {
+    pretended().map_or(SCHEMA_VERSION, |(version, _)| *version)
+}
+
+/// Since which version a table's rows are as they are now, as far as that is known.
+pub(super) fn same_since(table: &str) -> Option<u32> {
+    match pretended() {
+        Some((version, tables)) if tables.iter().any(|name| name == table) => Some(*version),
+        _ => SAME_SINCE
+            .iter()
+            .find(|(name, ..)| *name == table)
+            .map(|(_, since, ..)| *since),
+    }
+}
+
+#[cfg(debug_assertions)]
+fn pretended() -> Option<&'static (u32, Vec<String>)> {
+    use std::sync::LazyLock;
+    static PRETENDED: LazyLock<Option<(u32, Vec<String>)>> = LazyLock::new(|| {
+        let text = std::env::var("LB_LAYOUT").ok()?;
+        let (version, tables) = text.split_once(':').unwrap_or((&text, ""));
+        let tables = tables.split(',').map(str::to_owned);
+        Some((
+            version.parse().expect("LB_LAYOUT=<version>[:<table>,...]"),
+            tables.collect(),
+        ))
+    });
+    PRETENDED.as_ref()
+}
+
+#[cfg(not(debug_assertions))]
+const fn pretended() -> Option<&'static (u32, Vec<String>)> {
+    None
+}
+
 /// Directory of this version's pins.
 pub fn versioned(bpffs: &Path) -> PathBuf {
-    bpffs.join(format!("v{SCHEMA_VERSION}"))
+    bpffs.join(format!("v{}", version()))
+}
+
+/// Directories of other versions' pins, the newest first.
+pub fn others(bpffs: &Path) -> Vec<(u32, PathBuf)> {
+    let entries = std::fs::read_dir(bpffs).into_iter().flatten().flatten();
+    let mut others: Vec<_> = entries
+        .filter_map(|entry| {
+            let version: u32 = entry.file_name().to_str()?.strip_prefix('v')?.parse().ok()?;
+            (version != self::version()).then(|| (version, entry.path()))
+        })
+        .collect();
+    others.sort_by(|(a, _), (b, _)| b.cmp(a));
+    others
 }
 
 /// Directory of the pinned programs.
@@ -47,7 +122,7 @@ pub fn parse_link(name: &str) -> Option<(&str, InterfaceKey)> {
 
 /// Maps that are pinned: all that user space reads. Scratch space of the programs is not.
 pub fn is_pinned(map: &str) -> bool {
-    abi::TABLE_NAMES.contains(&map) || [abi::COUNTERS, abi::SERVICE_COUNTERS, abi::JUMPS].contains(&map)
+    abi::TABLE_NAMES.contains(&map) || [abi::COUNTERS, abi::SERVICE_COUNTERS, abi::JUMPS, abi::FRAGMENTS].contains(&map)
 }
 
 /// Maps whose capacity is configured.
@@ -74,6 +149,18 @@ pub(super) struct Shape {
     pub max_entries: u32,
     /// `BPF_F_*`.
     pub flags: u32,
+}
+
+impl From<&aya_obj::Map> for Shape {
+    fn from(map: &aya_obj::Map) -> Self {
+        Self {
+            map_type: map.map_type(),
+            key_size: map.key_size(),
+            value_size: map.value_size(),
+            max_entries: map.max_entries(),
+            flags: map.map_flags(),
+        }
+    }
 }
 
 impl From<&bpf_map_info> for Shape {
@@ -133,6 +220,41 @@ mod tests {
         assert_eq!(parse_link("from_workload-1-2-7"), None);
         assert_eq!(parse_link("tc_node"), None);
         assert_eq!(parse_link("tc_node-x"), None);
+    }
+
+    /// If this fails, rows have changed: their line in the list gets the new sizes and the new version.
+    #[test]
+    fn the_list_has_every_table_with_its_sizes() {
+        let mut listed = SAME_SINCE.iter();
+        macro_rules! same {
+            ($($table:ident)*) => { $(
+                let row = listed.next().expect("a row");
+                let sizes = (size_of::<<abi::$table as Table>::Key>(), size_of::<<abi::$table as Table>::Value>());
+                assert_eq!((row.0, row.2, row.3), (<abi::$table as Table>::NAME, sizes.0, sizes.1));
+            )* };
+        }
+        same!(SettingsTable Interfaces Frontends Services Slots Cursors Backends LocalBackends Nodes Addresses Vips Sources);
+        same!(Flows4 Flows6 Replies4 Replies6);
+        assert_eq!(listed.next().map(|row| row.3), Some(size_of::<abi::Counter>()));
+        assert_eq!(listed.next().map(|row| row.3), Some(size_of::<abi::ServiceCounter>()));
+        assert!(listed.next().is_none());
+        assert!(
+            SAME_SINCE
+                .iter()
+                .all(|(name, since, ..)| is_pinned(name) && *since <= SCHEMA_VERSION)
+        );
+        assert_eq!(SAME_SINCE.len(), abi::TABLE_NAMES.len() + 2);
+    }
+
+    #[test]
+    fn other_versions_are_found_newest_first() {
+        let bpffs = tempfile::tempdir().expect("a directory");
+        for name in ["v1", "v2", "v10", "vx", "other", &format!("v{SCHEMA_VERSION}")] {
+            std::fs::create_dir(bpffs.path().join(name)).expect("made");
+        }
+        let versions: Vec<_> = others(bpffs.path()).into_iter().map(|(version, _)| version).collect();
+        assert_eq!(versions, [10, 2, 1]);
+        assert!(others(&bpffs.path().join("none")).is_empty());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Loads the programs over maps that are pinned already, or pins new ones.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
@@ -11,16 +12,25 @@ use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use lb_common::abi::{self, program};
 
 use super::bpffs::{self, BpffsError};
+use super::carry::{self, Carried};
 use super::layout::{self, Shape};
 use super::sys;
+use crate::fault::{self, Point};
 
 /// Every program of the object.
-pub const PROGRAMS: [&str; 7] = [
+pub const PROGRAMS: [&str; 14] = [
     program::XDP_NODE,
     program::TC_NODE,
     program::FROM_WORKLOAD,
     program::TO_WORKLOAD,
     program::FROM_HOST,
+    program::NODE_ERRORS,
+    program::FROM_ERRORS,
+    program::TO_ERRORS,
+    program::HOST_ERRORS,
+    program::NODE_FRAGMENTS,
+    program::FROM_FRAGMENTS,
+    program::TO_FRAGMENTS,
     program::ENTER_FROM,
     program::ENTER_TO,
 ];
@@ -104,9 +114,12 @@ pub struct Loaded {
     pub adopted: bool,
     /// Capacity of each flow table.
     pub flows: u32,
+    /// What became of other versions' tables.
+    pub carried: Carried,
 }
 
-/// Loads `object` below `bpffs`, with `flows` entries in each flow table that does not exist yet.
+/// Loads `object` below `bpffs`, with `flows` entries in each flow table that does not exist yet. Tables of an earlier
+/// version go on in this one where their rows have not changed.
 ///
 /// # Errors
 /// See [`LoadError`]. What an earlier agent left attached goes on forwarding.
@@ -124,12 +137,12 @@ pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError
         })?;
     }
 
+    fault::here(Point::LoadPrepared);
+
     let maps = aya_obj::Object::parse(object).map_err(EbpfError::from)?.maps;
-    let names: Vec<&str> = maps
-        .keys()
-        .map(String::as_str)
-        .filter(|name| layout::is_pinned(name))
-        .collect();
+    let pinned = maps.iter().filter(|(name, _)| layout::is_pinned(name));
+    let shapes: BTreeMap<&str, Shape> = pinned.map(|(name, map)| (name.as_str(), Shape::from(map))).collect();
+    let carried = carry::carry(bpffs, &directory, &shapes, pinned_state)?;
     let mut loader = EbpfLoader::new();
     // The log is asked for only after a refusal, in a second try.
     loader
@@ -137,18 +150,10 @@ pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError
         .default_map_pin_directory(&directory);
     let mut adopted = false;
     let mut capacity = flows;
-    for &name in &names {
+    for (&name, expected) in &shapes {
         let pin = directory.join(name);
         if let Some(found) = pinned_state(&pin)? {
-            let map = &maps[name];
-            let expected = Shape {
-                map_type: map.map_type(),
-                key_size: map.key_size(),
-                value_size: map.value_size(),
-                max_entries: map.max_entries(),
-                flags: map.map_flags(),
-            };
-            layout::check(name, &expected, &found).map_err(|difference| LoadError::Layout {
+            layout::check(name, expected, &found).map_err(|difference| LoadError::Layout {
                 pin: pin.clone(),
                 difference,
             })?;
@@ -163,6 +168,7 @@ pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError
         loader.map_pin_path(name, pin);
     }
     let mut ebpf = loader.load(object)?;
+    fault::here(Point::LoadMaps);
     for name in PROGRAMS {
         let program = ebpf.program_mut(name).ok_or(LoadError::Other {
             program: name,
@@ -171,6 +177,7 @@ pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError
         load_program(name, program)?;
         pin_program(&directory, name, program)?;
     }
+    fault::here(Point::LoadPrograms);
     link_jumps(&mut ebpf)?;
     Ok(Loaded {
         ebpf,
@@ -178,6 +185,7 @@ pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError
         mounted,
         adopted,
         flows: capacity,
+        carried,
     })
 }
 
@@ -188,13 +196,11 @@ fn link_jumps(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     };
     let fail = |program, source| LoadError::Other { program, source };
     let mut jumps = ProgramArray::try_from(map).map_err(|e| fail(program::ENTER_FROM, e.into()))?;
-    for (index, name) in [
-        (abi::JUMP_FROM_WORKLOAD, program::FROM_WORKLOAD),
-        (abi::JUMP_TO_WORKLOAD, program::TO_WORKLOAD),
-    ] {
+    for (index, name) in abi::JUMP_PROGRAMS {
         let program = ebpf.program(name).ok_or(fail(name, ProgramError::NotLoaded))?;
         let fd = program.fd().map_err(|e| fail(name, e))?;
         jumps.set(index, fd, 0).map_err(|e| fail(name, e.into()))?;
+        fault::here(Point::LoadJump);
     }
     Ok(())
 }
@@ -268,6 +274,7 @@ fn pin_program(directory: &Path, name: &'static str, program: &mut Program) -> R
         pin: new.clone(),
         source: io::Error::other(e),
     })?;
+    fault::here(Point::LoadProgram);
     fs::rename(&new, &pin).map_err(|source| LoadError::Pin {
         operation: "replace",
         pin,

@@ -33,7 +33,7 @@ pub struct Removed {
     pub errors: Vec<RemoveError>,
 }
 
-/// Removes this version's pins below `bpffs`, and `bpffs` itself once it is empty. `interfaces` are those of this
+/// Removes the pins of this version and of others below `bpffs`, and `bpffs` itself once it is empty. `interfaces` are those of this
 /// network namespace: on kernels without tcx the filters are on them. Nothing there is no error.
 pub fn remove(bpffs: &Path, interfaces: &[String]) -> Removed {
     let mut removed = Removed::default();
@@ -46,20 +46,30 @@ pub fn remove(bpffs: &Path, interfaces: &[String]) -> Removed {
             });
         }
     }
-    let directory = layout::versioned(bpffs);
-    // Requests before replies before what decides: the reverse of attaching, so that nothing is half handled for long.
-    removed.links = clear(&layout::links(&directory), attach::remove_link, &mut removed.errors);
-    removed.programs = clear(&layout::programs(&directory), unlink, &mut removed.errors);
-    removed.maps = clear(&directory, unlink, &mut removed.errors);
-    for empty in [layout::links(&directory), layout::programs(&directory), directory] {
-        directory_gone(&empty, &mut removed.errors);
+    let others = layout::others(bpffs).into_iter().map(|(_, directory)| directory);
+    for directory in std::iter::once(layout::versioned(bpffs)).chain(others) {
+        remove_version(&directory, &mut removed);
     }
-    // Other versions or other agents may still be in there.
+    // Other agents may still be in there.
     let in_use = fs::read_dir(bpffs).is_ok_and(|mut entries| entries.next().is_some());
     if !in_use && !is_root_of_mount(bpffs) {
         directory_gone(bpffs, &mut removed.errors);
     }
     removed
+}
+
+fn remove_version(directory: &Path, removed: &mut Removed) {
+    // Requests before replies before what decides: the reverse of attaching, so that nothing is half handled for long.
+    removed.links += clear(&layout::links(directory), attach::remove_link, &mut removed.errors);
+    removed.programs += clear(&layout::programs(directory), unlink, &mut removed.errors);
+    removed.maps += clear(directory, unlink, &mut removed.errors);
+    for empty in [
+        layout::links(directory),
+        layout::programs(directory),
+        directory.to_owned(),
+    ] {
+        directory_gone(&empty, &mut removed.errors);
+    }
 }
 
 /// Unmounts a BPF file system that the agent itself mounted.

@@ -105,6 +105,20 @@ fn owned(fd: i64) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd as i32) }
 }
 
+/// Pins an object at a path, where nothing may be yet.
+pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attribute = ObjectGet {
+        path: path.as_ptr() as u64,
+        fd: raw(fd),
+        flags: 0,
+        path_fd: 0,
+        _pad: 0,
+    };
+    // SAFETY: BPF_OBJ_PIN has the attribute of BPF_OBJ_GET; the path outlives the call.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_PIN, &mut attribute) }.map(drop)
+}
+
 /// Opens a pinned object.
 pub(super) fn open_pin(path: &Path, flags: u32) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;

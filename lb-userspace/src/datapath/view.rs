@@ -143,7 +143,7 @@ impl View {
         macro_rules! add {
             ($($table:ident)*) => { $( view.add::<abi::$table>().map_err(missing)?; )* };
         }
-        add!(Interfaces Frontends Services Slots Cursors Backends LocalBackends Nodes Addresses Vips);
+        add!(Interfaces Frontends Services Slots Cursors Backends LocalBackends Nodes Addresses Vips Sources);
         add!(Flows4 Flows6 Replies4 Replies6);
         view.add_map(COUNTERS, size_of::<u32>(), size_of::<Counter>())
             .map_err(missing)?;

@@ -16,6 +16,8 @@
 
 pub mod counters;
 pub mod explain;
+#[doc(hidden)]
+pub mod fuzz;
 mod listen;
 mod message;
 mod names;

@@ -21,6 +21,7 @@ fn backend(name: &str, addresses: &[&str], state: BackendState) -> Backend {
         port: None,
         state,
         weight: 1,
+        pending: false,
         aliases: Vec::new(),
     }
 }
@@ -34,6 +35,7 @@ fn service(network: &str, name: &str, mode: EndpointMode, vips: &[&str], backend
         aliases: Vec::new(),
         ports: Vec::new(),
         any_port: false,
+        sources: Default::default(),
         tcp_timeout: None,
         udp_timeout: None,
         backends,

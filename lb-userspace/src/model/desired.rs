@@ -52,6 +52,8 @@ pub struct Desired {
     pub local_backends: BTreeSet<EndpointKey>,
     /// Balanced sets, by [`ServiceKey::identity`].
     pub services: BTreeMap<u64, Service>,
+    /// Backends that drain in a service (its identity), while another one gives them new flows.
+    pub drained: BTreeSet<(u64, EndpointKey)>,
     /// What clients speak to, to the identity of the service that answers.
     pub frontends: BTreeMap<EndpointKey, u64>,
     /// VIPs and the number of frontends on each.
@@ -103,11 +105,16 @@ pub struct Service {
     pub target: u16,
     /// Backends that new flows are given to, with their weights, in the order of their keys.
     pub shares: Vec<(EndpointKey, u16)>,
+    /// Clients that its published ports answer, as rows of the table without the service's number; `None`: everybody.
+    pub sources: Option<BTreeMap<Prefix, u32>>,
     /// Idle timeout of established TCP flows, ticks; 0: the agent's setting.
     pub tcp_timeout: u32,
     /// Idle timeout of UDP flows, ticks; 0: the agent's setting.
     pub udp_timeout: u32,
 }
+
+/// A prefix of addresses: bits as [`SourceKey`](lb_common::abi::SourceKey) counts them, and the first address.
+pub type Prefix = (u32, Address);
 
 /// Address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

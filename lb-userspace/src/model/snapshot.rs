@@ -83,12 +83,32 @@ pub struct Service {
     /// Every further port of the VIPs leads to the same port of a backend, TCP and UDP (a Swarm's VIPs).
     #[serde(default)]
     pub any_port: bool,
+    /// Which clients its published ports answer.
+    #[serde(default)]
+    pub sources: Sources,
     /// Idle timeout of established TCP flows, if not the agent's.
     pub tcp_timeout: Option<Duration>,
     /// Idle timeout of UDP flows, if not the agent's.
     pub udp_timeout: Option<Duration>,
     /// Its tasks.
     pub backends: Vec<Backend>,
+}
+
+/// Clients that published ports answer, by prefix of their addresses; the longest prefix that matches decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sources {
+    /// Answered. Empty: all that are not denied.
+    pub allow: Vec<IpNet>,
+    /// Not answered; also where the same prefix is allowed.
+    pub deny: Vec<IpNet>,
+}
+
+impl Sources {
+    /// Everybody is answered.
+    pub fn is_empty(&self) -> bool {
+        self.allow.is_empty() && self.deny.is_empty()
+    }
 }
 
 /// Transport protocol.
@@ -169,6 +189,10 @@ pub struct Backend {
     pub state: BackendState,
     /// Share of new flows, 1..=256.
     pub weight: u16,
+    /// Its node's agent does not have it in its tables, at last word: what another node sends through the tunnel would not
+    /// get there. False where nobody says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
     /// Further DNS names of its own, such as its container's id.
     #[serde(default)]
     pub aliases: Vec<String>,

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use lb_common::abi::{
     self, Addresses, BACKEND_GONE, Backends, EndpointKey, Flows4, Flows6, Frontend, Frontends, LocalBackends,
-    NodeAddress, Nodes, Services, SlotKey, Slots, Vip, VipKey, Vips,
+    NodeAddress, Nodes, Services, SlotKey, Slots, SourceKey, Sources, Vip, VipKey, Vips,
 };
 use lb_common::address::Address;
 
@@ -31,6 +31,8 @@ pub struct Actual {
     pub frontends: BTreeMap<EndpointKey, Frontend>,
     /// `vips`.
     pub vips: BTreeMap<VipKey, Vip>,
+    /// `sources`.
+    pub sources: BTreeMap<SourceKey, u32>,
     /// Elements of `backends` that may be given to another address. Empty: none, which is safe, and enough
     /// until every element of the table has been used once.
     pub reusable: Reusable,
@@ -62,6 +64,7 @@ impl Actual {
             services: tables.entries::<Services>()?,
             frontends: tables.entries::<Frontends>()?,
             vips: tables.entries::<Vips>()?,
+            sources: tables.entries::<Sources>()?,
             reusable: Reusable::default(),
             elsewhere: Elsewhere::default(),
         })
@@ -79,6 +82,7 @@ impl Actual {
             Row::Service(id, value) => put(&mut self.services, id, value, remove),
             Row::Frontend(key, value) => put(&mut self.frontends, key, value, remove),
             Row::Vip(key, value) => put(&mut self.vips, key, value, remove),
+            Row::Source(key, value) => put(&mut self.sources, key, value, remove),
         }
     }
 }

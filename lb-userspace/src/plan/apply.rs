@@ -3,11 +3,12 @@
 use std::fmt;
 use std::ops::Range;
 
-use lb_common::abi::{Addresses, Backends, Frontends, LocalBackends, Nodes, Services, Slots, Table, Vips};
+use lb_common::abi::{Addresses, Backends, Frontends, LocalBackends, Nodes, Services, Slots, Sources, Table, Vips};
 use serde::Serialize;
 
 use super::store::{StoreError, WriteTables};
 use super::{Action, Op, Phase, Plan, Row};
+use crate::fault::{self, Point};
 
 /// What became of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -62,6 +63,7 @@ pub fn apply(plan: &Plan, tables: &mut impl WriteTables) -> Report {
     work.execute(0..removals, tables);
     if removals > 0 && removals < plan.ops.len() {
         tables.settle();
+        fault::here(Point::ApplySettled);
     }
     work.execute(removals..plan.ops.len(), tables);
     work.report
@@ -111,6 +113,7 @@ impl<'a> Work<'a> {
                 self.report.skipped += 1;
                 continue;
             }
+            fault::here(point(op.phase));
             match execute(op, tables) {
                 Ok(()) => self.report.done += 1,
                 Err(error) => {
@@ -123,6 +126,16 @@ impl<'a> Work<'a> {
                 }
             }
         }
+    }
+}
+
+const fn point(phase: Phase) -> Point {
+    match phase {
+        Phase::Make => Point::ApplyMake,
+        Phase::Flip => Point::ApplyFlip,
+        Phase::Expose => Point::ApplyExpose,
+        Phase::Close => Point::ApplyClose,
+        Phase::Break => Point::ApplyBreak,
     }
 }
 
@@ -142,6 +155,7 @@ pub fn execute(op: &Op, tables: &mut impl WriteTables) -> Result<(), StoreError>
         Row::Service(id, value) => write::<Services>(tables, id, value, remove),
         Row::Frontend(key, value) => write::<Frontends>(tables, key, value, remove),
         Row::Vip(key, value) => write::<Vips>(tables, key, value, remove),
+        Row::Source(key, value) => write::<Sources>(tables, key, value, remove),
     }
 }
 

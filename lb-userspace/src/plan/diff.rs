@@ -1,12 +1,13 @@
 //! [`diff`]: from desired and actual to a [`Plan`], make before break.
 //!
-//! Order: nodes, addresses, backends, local backends, slots under a new generation; then one write per service
+//! Order: nodes, addresses, backends, local backends, sources, slots under a new generation; then one write per service
 //! puts them in force; then what drains, frontends and VIPs; then everything that went, from the outside in:
-//! frontends, VIPs, services, old slots, local backends, backends, addresses, nodes. After any prefix of that,
+//! frontends, VIPs, services, sources, old slots, local backends, backends, addresses, nodes. After any prefix of that,
 //! every frontend leads to a whole set of slots, the old one or the new one, and each slot to a backend that is there.
 
 mod removal;
 mod services;
+mod sources;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
@@ -63,10 +64,12 @@ impl<'a> Diff<'a> {
         diff.frontends = diff.frontends();
         diff.make_nodes();
         let drained = diff.make_backends();
+        diff.make_sources();
         diff.make_services();
         diff.ops.extend(drained);
         diff.expose();
         diff.close();
+        diff.break_sources();
         diff.break_slots();
         diff.break_backends();
         diff.break_nodes();
@@ -94,7 +97,7 @@ pub(super) struct Diff<'a> {
     /// Rows of `local_backends` that go.
     not_local: Vec<(EndpointKey, u32)>,
     /// See [`Diff::frontends`].
-    frontends: Vec<(EndpointKey, Option<Frontend>, Option<u32>)>,
+    frontends: Vec<(EndpointKey, Option<Frontend>, Option<Frontend>)>,
     /// Frontends that have been led to their service.
     led: HashSet<EndpointKey>,
 }

@@ -7,7 +7,7 @@ use lb_common::abi::{self, BACKEND_GONE, EndpointKey, NETWORK_NODE};
 
 use super::actual::key_of;
 use super::diff::Diff;
-use super::print::{endpoint, state};
+use super::print::{endpoint, prefix, state};
 use super::{Action, Change, Op, Row};
 
 pub(super) fn changes(diff: &Diff<'_>) -> Vec<Change> {
@@ -236,6 +236,15 @@ impl<'a> Explain<'a> {
             });
         }
         for op in &self.diff.ops {
+            if let Row::Source(key, value) = op.row {
+                let says = if value == abi::SOURCE_ALLOWED {
+                    "allowed"
+                } else {
+                    "denied"
+                };
+                let detail = format!("{says}, service {}", key.service);
+                changes.push(Change::new(op.action, "source", prefix(&key), detail));
+            }
             if let Row::Vip(key, _) = op.row
                 && op.action != Action::Change
             {

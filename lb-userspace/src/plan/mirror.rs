@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use lb_common::abi::{self, BACKEND_GONE, EndpointKey, SlotKey, capacity};
+use lb_common::abi::{self, BACKEND_GONE, EndpointKey, SlotKey, SourceKey, capacity};
 
 use super::actual::{Actual, Elsewhere, Reusable, key_of};
 use super::{Op, Plan, Row, diff, writes};
@@ -98,7 +98,8 @@ impl Mirror {
     /// The rows to which the services of `part` lead, if nobody else's do.
     fn rows_of(&self, part: Part<'_>, reusable: &Reusable) -> Option<Actual> {
         let Part { had, wanted } = part;
-        if !had.separate || !wanted.separate {
+        let drained = !had.drained.is_empty() || !wanted.drained.is_empty();
+        if !had.separate || !wanted.separate || drained {
             return None;
         }
         let mut rows = Actual {
@@ -128,6 +129,9 @@ impl Mirror {
             let slots = self.rows.slots.range(slot(0, 0)..=slot(u32::MAX, u32::MAX));
             rows.slots.extend(slots.map(|(key, backend)| (*key, *backend)));
         }
+        let theirs = |key: &SourceKey| rows.services.contains_key(&key.service);
+        let sources = self.rows.sources.iter().filter(|(key, _)| theirs(key));
+        rows.sources = sources.map(|(key, value)| (*key, *value)).collect();
         for key in keys(&had.frontends, &wanted.frontends) {
             if let Some(frontend) = self.rows.frontends.get(key) {
                 if !had.frontends.contains_key(key) || !rows.services.contains_key(&frontend.service) {

@@ -22,7 +22,7 @@ mod print;
 pub mod slots;
 pub mod store;
 
-use lb_common::abi::{self, EndpointKey, Frontend, NodeAddress, SlotKey, Vip, VipKey};
+use lb_common::abi::{self, EndpointKey, Frontend, NodeAddress, SlotKey, SourceKey, Vip, VipKey};
 use lb_common::address::Address;
 use serde::Serialize;
 
@@ -115,6 +115,8 @@ pub enum Row {
     Frontend(EndpointKey, Frontend),
     /// Of `vips`.
     Vip(VipKey, Vip),
+    /// Of `sources`.
+    Source(SourceKey, u32),
 }
 
 /// One change in the operator's words, with those inside it.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use lb_common::abi::{
     self, Addresses, BACKEND_DRAINING, BACKEND_READY, Backends, EndpointKey, Frontends, LocalBackends, NODE_PRESENT,
-    Nodes, Services, Slots, Table, Vips,
+    Nodes, SOURCE_ALLOWED, Services, Slots, SourceKey, Sources, Table, Vips,
 };
 use lb_common::address::Address;
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
@@ -111,6 +111,7 @@ impl Row {
             Self::Service(..) => Services::NAME,
             Self::Frontend(..) => Frontends::NAME,
             Self::Vip(..) => Vips::NAME,
+            Self::Source(..) => Sources::NAME,
         }
     }
 
@@ -124,6 +125,7 @@ impl Row {
             }
             Self::Slot(key, _) => format!("{}/{}/{}", key.service, key.generation, key.index),
             Self::Vip(key, _) => format!("{} network {}", key.address, key.network),
+            Self::Source(key, _) => format!("{} service {}", prefix(key), key.service),
         }
     }
 
@@ -147,6 +149,7 @@ impl Row {
             }),
             Self::Frontend(_, frontend) => json!({"service": frontend.service}),
             Self::Vip(_, vip) => json!({"frontends": vip.frontends}),
+            Self::Source(_, value) => json!({"allowed": *value == SOURCE_ALLOWED}),
         }
     }
 }
@@ -163,6 +166,16 @@ pub(super) fn endpoint(key: &EndpointKey) -> String {
         _ if key.address == Address::ANY => format!("*:{port}/{protocol}"),
         IpAddr::V4(address) => format!("{address}:{port}/{protocol}"),
         IpAddr::V6(address) => format!("[{address}]:{port}/{protocol}"),
+    }
+}
+
+/// `10.0.0.0/8`, `fd00::/8`, `everybody`.
+pub(super) fn prefix(key: &SourceKey) -> String {
+    let bits = key.bits.saturating_sub(SourceKey::EVERYBODY);
+    match key.address.to_ip() {
+        _ if bits == 0 => "everybody".into(),
+        address @ IpAddr::V4(_) => format!("{address}/{}", bits.saturating_sub(96)),
+        address => format!("{address}/{bits}"),
     }
 }
 

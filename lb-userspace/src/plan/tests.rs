@@ -6,7 +6,9 @@ use lb_common::abi::{BACKEND_GONE, Backends, Flow, FlowKey4, Flows4, capacity};
 use super::store::{ReadTables as _, WriteTables as _};
 use super::*;
 use crate::model::desired::{Desired, Interfaces};
-use crate::model::snapshot::{Backend, BackendState, EndpointMode, Network, Node, Port, Protocol, Service, Snapshot};
+use crate::model::snapshot::{
+    Backend, BackendState, EndpointMode, Network, Node, Port, Protocol, Service, Snapshot, Sources,
+};
 
 /// A service with a VIP and a published port, and backends 10.0.1.`host` on node n1.
 fn snapshot(hosts: &[u8]) -> Snapshot {
@@ -46,6 +48,7 @@ fn snapshot(hosts: &[u8]) -> Snapshot {
                 published: Some(30080),
             }],
             any_port: false,
+            sources: Default::default(),
             tcp_timeout: None,
             udp_timeout: None,
             backends: hosts
@@ -57,6 +60,7 @@ fn snapshot(hosts: &[u8]) -> Snapshot {
                     port: None,
                     state: BackendState::Ready,
                     weight: 1,
+                    pending: false,
                     aliases: Vec::new(),
                 })
                 .collect(),
@@ -258,6 +262,43 @@ fn a_timeout_needs_no_new_slots() {
     Plan: 0 to add, 1 to change, 0 to remove.
     ");
     assert_snapshot!(ops(&plan), @"Flip ~ services 1 after []");
+}
+
+/// Closed at every moment: prefixes are there before the frontend asks for them, and go after it does not any more.
+#[test]
+fn a_published_port_that_chooses_its_clients() {
+    let open = snapshot(&[21]);
+    let mut closed = open.clone();
+    closed.services[0].sources = Sources {
+        allow: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+        deny: vec!["10.9.0.0/16".parse().unwrap()],
+    };
+    let mut tables = tables(&open);
+    let plan = plan(&closed, &tables);
+    assert_snapshot!(plan, @"
+    ~ service front/web 80/tcp
+        ~ frontend *:30080/tcp (published)
+    + source 10.0.0.0/8 (allowed, service 1)
+    + source 10.9.0.0/16 (denied, service 1)
+    Plan: 2 to add, 1 to change, 0 to remove.
+    ");
+    assert_snapshot!(ops(&plan), @"
+    Make + sources 10.0.0.0/8 service 1 after []
+    Make + sources 10.9.0.0/16 service 1 after []
+    Expose ~ frontends *:30080/tcp network 0 after []
+    ");
+    assert!(apply(&plan, &mut tables).is_complete());
+    assert!(self::plan(&closed, &tables).is_empty());
+    assert_snapshot!(ops(&self::plan(&open, &tables)), @"
+    Expose ~ frontends *:30080/tcp network 0 after []
+    Break - sources 10.0.0.0/8 service 1 after []
+    Break - sources 10.9.0.0/16 service 1 after []
+    ");
+    closed.services[0].sources.allow.clear();
+    assert_snapshot!(ops(&self::plan(&closed, &tables)), @"
+    Make + sources everybody service 1 after []
+    Break - sources 10.0.0.0/8 service 1 after []
+    ");
 }
 
 /// The element of a backend that went keeps address and generation; if the address comes back it is another task.

@@ -18,6 +18,7 @@ mod pieces;
 mod ports;
 mod read;
 mod services;
+mod sources;
 mod validate;
 mod watcher;
 

@@ -61,13 +61,14 @@ impl Shared {
 
 impl Client {
     /// Puts the state from the disk in force, then follows `managers`, which may change at any time. An empty list
-    /// means that they are not known at the moment, and changes nothing.
+    /// means that they are not known at the moment, and changes nothing. While there is no `report`, they believe the last
+    /// one.
     ///
     /// Reading the disk blocks, for about as long as a small file takes.
     pub fn start(
         options: ClientOptions,
         managers: watch::Receiver<Vec<SocketAddr>>,
-        report: watch::Receiver<Report>,
+        report: watch::Receiver<Option<Report>>,
         stop: &CancellationToken,
     ) -> Self {
         let (stored, unread) = match options.state_file.as_deref().map(disk::load) {

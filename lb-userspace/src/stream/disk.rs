@@ -1,7 +1,8 @@
-//! The last good snapshot on disk, with which an agent starts while no manager answers.
+//! What an agent keeps on disk over a restart: the last good snapshot ([`Kept`]), and what other nodes reported last
+//! ([`super::remember::Remembered`]).
 //!
-//! One line that says what the file is, with the SHA-256 of the rest; then JSON. The file is replaced as a whole, and
-//! one that is damaged, or of another layout, is as good as none.
+//! Each file is one line that says what the file is, with the SHA-256 of the rest; then JSON. A file is replaced as a
+//! whole, and one that is damaged, or of another layout, is as good as none.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -19,14 +21,33 @@ use tracing::warn;
 use super::message::SNAPSHOT_MAX;
 use crate::model::snapshot::Snapshot;
 
-/// First words of the file. The number rises with every change of its layout.
-const MAGIC: &str = "lb-snapshot 1 ";
 /// Between two writes.
 const SPACING: Duration = Duration::from_secs(1);
 /// After a write that failed.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// What is kept.
+/// Something that is kept.
+pub(super) trait Keep: Clone + Send + Sync + 'static {
+    /// First words of the file. The number in it rises with every change of its layout.
+    const MAGIC: &'static str;
+    /// What it is, for people.
+    const WHAT: &'static str;
+    /// Longest content, bytes.
+    const LENGTH_MAX: usize;
+    /// What is read.
+    type Stored: DeserializeOwned;
+
+    /// # Errors
+    /// It cannot be encoded.
+    fn content(&self) -> io::Result<Vec<u8>>;
+
+    fn restored(stored: Self::Stored) -> Self;
+
+    /// Whether it was written already when `written` was. May say no when it was.
+    fn same(&self, written: &Self) -> bool;
+}
+
+/// The last snapshot, and [`super::View::index`].
 pub(super) type Kept = (Arc<Snapshot>, Option<u64>);
 
 #[derive(Serialize)]
@@ -36,16 +57,36 @@ struct Written<'a> {
 }
 
 #[derive(Deserialize)]
-struct Stored {
+pub(super) struct Stored {
     index: Option<u64>,
     snapshot: Snapshot,
+}
+
+impl Keep for Kept {
+    const MAGIC: &'static str = "lb-snapshot 1 ";
+    const WHAT: &'static str = "the cluster state";
+    const LENGTH_MAX: usize = SNAPSHOT_MAX + 4096;
+    type Stored = Stored;
+
+    fn content(&self) -> io::Result<Vec<u8>> {
+        let (snapshot, index) = (&*self.0, self.1);
+        Ok(serde_json::to_vec(&Written { index, snapshot })?)
+    }
+
+    fn restored(stored: Stored) -> Self {
+        (Arc::new(stored.snapshot), stored.index)
+    }
+
+    fn same(&self, written: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &written.0)
+    }
 }
 
 /// Reads the file. `None` if there is none.
 ///
 /// # Errors
 /// It cannot be read, or is not what was written.
-pub(super) fn load(path: &Path) -> Result<Option<Kept>, String> {
+pub(super) fn load<K: Keep>(path: &Path) -> Result<Option<K>, String> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -54,7 +95,7 @@ pub(super) fn load(path: &Path) -> Result<Option<Kept>, String> {
     if !file.metadata().map_err(|error| error.to_string())?.is_file() {
         return Err("not a regular file".into());
     }
-    let limit = SNAPSHOT_MAX + 4096;
+    let limit = K::LENGTH_MAX + 4096;
     let mut bytes = Vec::new();
     file.take(limit as u64 + 1)
         .read_to_end(&mut bytes)
@@ -66,26 +107,27 @@ pub(super) fn load(path: &Path) -> Result<Option<Kept>, String> {
         .iter()
         .position(|byte| *byte == b'\n')
         .map(|end| (&bytes[..end], &bytes[end + 1..]))
-        .ok_or("not a snapshot file")?;
+        .ok_or("not a file of this kind")?;
     let sum = head
-        .strip_prefix(MAGIC.as_bytes())
-        .ok_or("not a snapshot file of this version")?;
+        .strip_prefix(K::MAGIC.as_bytes())
+        .ok_or("not a file of this kind and version")?;
     if sum != checksum(content).as_bytes() {
         return Err("damaged: its checksum is wrong".into());
     }
-    let stored: Stored = serde_json::from_slice(content).map_err(|error| error.to_string())?;
-    Ok(Some((Arc::new(stored.snapshot), stored.index)))
+    let stored = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+    Ok(Some(K::restored(stored)))
 }
 
 /// Replaces the file as a whole.
 ///
 /// # Errors
-/// It cannot be written; the old one is still there.
-pub(super) fn store(path: &Path, kept: &Kept) -> io::Result<()> {
-    let content = serde_json::to_vec(&Written {
-        index: kept.1,
-        snapshot: &kept.0,
-    })?;
+/// It cannot be written, or is longer than would be read again; the old one is still there.
+pub(super) fn store<K: Keep>(path: &Path, kept: &K) -> io::Result<()> {
+    let content = kept.content()?;
+    if content.len() > K::LENGTH_MAX {
+        let (size, limit) = (content.len() >> 20, K::LENGTH_MAX >> 20);
+        return Err(io::Error::other(format!("{size} MiB, and {limit} can be kept")));
+    }
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
     name.push(".new");
@@ -101,7 +143,7 @@ pub(super) fn store(path: &Path, kept: &Kept) -> io::Result<()> {
         .mode(0o600)
         .open(&temporary)
         .and_then(|mut file| {
-            file.write_all(format!("{MAGIC}{}\n", checksum(&content)).as_bytes())?;
+            file.write_all(format!("{}{}\n", K::MAGIC, checksum(&content)).as_bytes())?;
             file.write_all(&content)?;
             file.sync_all()
         })
@@ -123,32 +165,32 @@ fn checksum(content: &[u8]) -> String {
 }
 
 /// Keeps the file in step with what is in force, until that or the agent ends.
-pub(super) async fn keep(
+pub(super) async fn keep<K: Keep>(
     path: PathBuf,
-    mut newest: watch::Receiver<Option<Kept>>,
+    mut newest: watch::Receiver<Option<K>>,
     problem: watch::Sender<Option<String>>,
     stop: CancellationToken,
 ) {
-    let mut written: Option<Arc<Snapshot>> = None;
+    let mut written: Option<K> = None;
     loop {
         let changed = stop.run_until_cancelled(newest.changed()).await;
         // What came last is written also when the agent ends.
         let ends = !matches!(changed, Some(Ok(())));
         let kept = newest.borrow_and_update().clone();
         let mut rest = SPACING;
-        if let Some(kept) = kept.filter(|(snapshot, _)| written.as_ref().is_none_or(|w| !Arc::ptr_eq(w, snapshot))) {
-            let (target, snapshot) = (path.clone(), kept.0.clone());
+        if let Some(kept) = kept.filter(|kept| written.as_ref().is_none_or(|written| !kept.same(written))) {
+            let (target, again) = (path.clone(), kept.clone());
             let result = match tokio::task::spawn_blocking(move || store(&target, &kept)).await {
                 Ok(result) => result.map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
             match result {
                 Ok(()) => {
-                    written = Some(snapshot);
+                    written = Some(again);
                     problem.send_if_modified(|problem| problem.take().is_some());
                 }
                 Err(error) => {
-                    let error = format!("cannot keep the cluster state in {}: {error}", path.display());
+                    let error = format!("cannot keep {} in {}: {error}", K::WHAT, path.display());
                     if problem.borrow().as_ref() != Some(&error) {
                         warn!(target: "lb::stream", "{error}");
                     }

@@ -41,7 +41,7 @@ pub(super) struct Common {
     pub(super) identity: Arc<Identity>,
     pub(super) timing: Timing,
     pub(super) snapshots: bool,
-    pub(super) report: watch::Receiver<Report>,
+    pub(super) report: watch::Receiver<Option<Report>>,
     /// With the time at which it happened. Few fit in: a link waits for its events to be heard.
     pub(super) events: mpsc::Sender<(SocketAddr, Event, Instant)>,
 }
@@ -189,8 +189,8 @@ impl Common {
                 }
                 _ = ticks.tick() => false,
             };
-            let sent = if due {
-                let mut newest = report.borrow_and_update().clone();
+            let newest = if due { report.borrow_and_update().clone() } else { None };
+            let sent = if let Some(mut newest) = newest {
                 newest.node.clone_from(&self.node);
                 let content = message::encode(&newest);
                 if content.len() > REPORT_MAX {

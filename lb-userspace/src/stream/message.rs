@@ -1,6 +1,7 @@
 //! What agents tell each other. JSON: fields that a reader does not know are passed over, those that it misses have a
 //! default, so agents of neighbouring versions understand each other.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -91,6 +92,22 @@ pub struct Report {
     /// Every address on which the node answers.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
+    /// IDs of the tasks to which the node's tables lead what comes for published ports. `None`: an older
+    /// agent, which does not say.
+    #[serde(default)]
+    pub tasks: Option<BTreeSet<String>>,
+    /// IDs of the node's tasks whose containers have died, as long as the cluster state may still name them.
+    #[serde(default)]
+    pub died: BTreeSet<String>,
+}
+
+/// The last report of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reported {
+    /// What it said.
+    pub report: Report,
+    /// Whether its agent is connected: what it said is so now.
+    pub live: bool,
 }
 
 /// Reads a message.

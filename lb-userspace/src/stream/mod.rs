@@ -21,11 +21,14 @@ mod choose;
 mod client;
 mod disk;
 mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 mod identity;
 mod link;
 mod message;
 mod patience;
 mod publish;
+mod remember;
 mod reports;
 mod secret;
 mod seldom;
@@ -35,7 +38,8 @@ mod trust;
 
 pub use client::{Client, ClientOptions};
 pub use identity::{Identity, IdentityError};
-pub use message::{PROTOCOL, REPORT_MAX, Report, SNAPSHOT_MAX};
+pub use message::{PROTOCOL, REPORT_MAX, Report, Reported, SNAPSHOT_MAX};
+pub use remember::{remembered, reports_file};
 pub use secret::{SECRET_MIN, SecretError};
 pub use server::{Server, ServerError, ServerOptions};
 pub use status::{ManagerStatus, Role, Source, StreamStatus};
@@ -64,7 +68,8 @@ pub struct Timing {
     pub handshake: Duration,
     /// Pause before the first new try to connect, and the longest; a random part of it is left out.
     pub backoff: [Duration; 2],
-    /// A report stays so long after the connection over which it came.
+    /// A report stays so long after the connection over which it came: an agent that is away has left its tables in the
+    /// kernel as it said, and one that is away for longer is taken to have gone for good.
     pub retain: Duration,
     /// A manager that has not read its source for so long is left if another one has.
     pub stale: Duration,
@@ -79,7 +84,7 @@ impl Default for Timing {
             silence: Duration::from_secs(5),
             handshake: Duration::from_secs(5),
             backoff: [Duration::from_millis(100), Duration::from_secs(5)],
-            retain: Duration::from_secs(60),
+            retain: Duration::from_secs(24 * 3600),
             stale: Duration::from_secs(10),
             settle: Duration::from_secs(5),
         }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,10 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use super::disk;
 use super::frame::{self, Kind};
-use super::message::{self, Hello, REPORT_MAX, Report, SMALL_MAX};
+use super::message::{self, Hello, REPORT_MAX, Report, Reported, SMALL_MAX};
 use super::patience::Patient;
 use super::publish::{self, Published};
+use super::remember::{REFRESH, Remembered};
 use super::reports::Reports;
 use super::seldom::Seldom;
 use super::status::{Role, Source, StreamStatus};
@@ -30,6 +33,8 @@ use crate::net::limits::Limit;
 /// Connections whose peers are not known yet: in all, and from one address. Strangers can take these places, for
 /// [`Timing::handshake`], and nothing else.
 const HANDSHAKES: [usize; 2] = [256, 16];
+/// Reports are looked through for old ones this often: at least, and at most.
+const EXPIRY: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(60)];
 /// After an accept failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -44,6 +49,8 @@ pub struct ServerOptions {
     pub connections: usize,
     /// Who this agent is.
     pub identity: Arc<Identity>,
+    /// Where the last reports are kept. `None`: nowhere.
+    pub reports_file: Option<PathBuf>,
     /// Intervals.
     pub timing: Timing,
 }
@@ -69,6 +76,8 @@ struct Shared {
     timing: Timing,
     published: watch::Receiver<Published>,
     reports: Reports,
+    /// Why the reports are not on the disk.
+    unwritten: watch::Receiver<Option<String>>,
     connections: usize,
     /// Connected nodes by number of the connection.
     connected: Mutex<BTreeMap<u64, String>>,
@@ -79,6 +88,8 @@ struct Shared {
 
 impl Server {
     /// Binds all addresses and serves what `views` brings.
+    ///
+    /// Reading the disk blocks, for about as long as a small file takes.
     ///
     /// # Errors
     /// An address cannot be listened on.
@@ -94,21 +105,39 @@ impl Server {
         });
         let (addresses, listeners): (Vec<_>, Vec<_>) = bound.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
         let (sender, published) = watch::channel(Published::new());
+        let kept = match options.reports_file.as_deref().map(disk::load) {
+            None | Some(Ok(None)) => Remembered::default(),
+            Some(Ok(Some(kept))) => kept,
+            Some(Err(error)) => {
+                let path = options.reports_file.as_deref().unwrap_or_else(|| "".as_ref());
+                warn!(target: "lb::stream", path = %path.display(), error,
+                    "what nodes reported before cannot be used; they report anew when they connect");
+                Remembered::default()
+            }
+        };
+        let limit = options.connections.saturating_mul(2);
+        let (problem, unwritten) = watch::channel(None);
         let shared = Arc::new(Shared {
             node: options.node,
             identity: options.identity,
             timing: options.timing,
             published,
-            reports: Reports::new(options.timing.retain, options.connections.saturating_mul(2)),
+            reports: Reports::new(options.timing.retain, limit, &kept),
+            unwritten,
             connections: options.connections,
             connected: Mutex::default(),
-            count: AtomicU64::new(0),
+            count: AtomicU64::new(1),
             refusals: Seldom::default(),
             overflow: Seldom::default(),
         });
         let (tasks, stop) = (TaskTracker::new(), stop.child_token());
         tasks.spawn(publish::run(views, sender, stop.clone()));
         tasks.spawn(expire(shared.clone(), stop.clone()));
+        if let Some(path) = options.reports_file {
+            let (keep, newest) = watch::channel(None);
+            tasks.spawn(disk::keep(path, newest, problem, stop.clone()));
+            tasks.spawn(remember(shared.clone(), keep, stop.clone()));
+        }
         let handshakes = Limit::new(HANDSHAKES[0], HANDSHAKES[1]);
         for listener in listeners {
             let (shared, handshakes) = (shared.clone(), handshakes.clone());
@@ -128,9 +157,14 @@ impl Server {
         &self.addresses
     }
 
-    /// Newest reports by node ID.
-    pub fn reports(&self) -> watch::Receiver<BTreeMap<String, Report>> {
+    /// Newest reports by node ID, also those of nodes that are away.
+    pub fn reports(&self) -> watch::Receiver<BTreeMap<String, Reported>> {
         self.shared.reports.subscribe()
+    }
+
+    /// Takes note of this node's own report, as if it had come from there.
+    pub fn report(&self, report: Report) {
+        self.shared.reports.put_own(report);
     }
 
     /// How it goes.
@@ -149,7 +183,7 @@ impl Server {
             managers: Vec::new(),
             nodes,
             reports: self.shared.reports.len() as u64,
-            error: published.error,
+            error: published.error.or_else(|| self.shared.unwritten.borrow().clone()),
         }
     }
 
@@ -173,9 +207,28 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 async fn expire(shared: Arc<Shared>, stop: CancellationToken) {
-    let mut ticks = interval(shared.timing.retain.div_f32(10.0).max(Duration::from_millis(10)));
+    let mut ticks = interval(shared.timing.retain.div_f32(10.0).clamp(EXPIRY[0], EXPIRY[1]));
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         shared.reports.expire(Instant::now());
+    }
+}
+
+/// Hands what has been reported to whoever keeps it.
+async fn remember(shared: Arc<Shared>, keep: watch::Sender<Option<Remembered>>, stop: CancellationToken) {
+    let mut reports = shared.reports.subscribe();
+    let mut ticks = interval(REFRESH);
+    loop {
+        reports.mark_unchanged();
+        let newest = shared.reports.remembered(SystemTime::now(), Instant::now());
+        // No file, as long as there is nothing to keep.
+        if !newest.is_empty() || keep.borrow().is_some() {
+            keep.send_replace(Some(newest));
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = reports.changed() => if changed.is_err() { return },
+            _ = ticks.tick() => {}
+        }
     }
 }
 

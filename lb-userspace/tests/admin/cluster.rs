@@ -42,6 +42,7 @@ pub(crate) fn snapshot() -> Snapshot {
         port: None,
         state,
         weight: 1,
+        pending: false,
         aliases: Vec::new(),
     };
     let service = |name: &str, network: &str| Service {
@@ -52,6 +53,7 @@ pub(crate) fn snapshot() -> Snapshot {
         aliases: vec![],
         ports: vec![],
         any_port: false,
+        sources: Default::default(),
         tcp_timeout: None,
         udp_timeout: None,
         backends: vec![],

@@ -89,6 +89,8 @@ impl Pinned {
         }
         tables!(SettingsTable Interfaces Frontends Services Slots Cursors Backends LocalBackends Nodes Addresses Vips);
         tables!(Flows4 Flows6 Replies4 Replies6);
+        let trie = bpf_map_type::BPF_MAP_TYPE_LPM_TRIE;
+        self.create(abi::Sources::NAME, trie, size_of::<abi::SourceKey>(), 4, 100);
         let percpu = bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY;
         self.create(abi::COUNTERS, percpu, 4, size_of::<abi::Counter>(), 64);
         self.create(abi::SERVICE_COUNTERS, percpu, 4, size_of::<abi::ServiceCounter>(), 100);

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lb_userspace::model::snapshot::{Node, Snapshot};
-use lb_userspace::stream::{Source, View};
+use lb_userspace::stream::{Report, Server, ServerOptions, Source, Timing, View};
+use tokio_util::sync::CancellationToken;
 
-use crate::nodes::{Manager, SECRET, TIMING, Wire, Worker, secret, until, view};
+use crate::nodes::{Manager, SECRET, TIMING, Wire, Worker, report, secret, until, view};
 
 fn source(worker: &Worker) -> String {
     match worker.client.status().source {
@@ -208,26 +209,90 @@ async fn a_restarted_manager_on_the_same_address_is_followed() {
     worker.gets("a").await;
     manager.end().await;
     until("the end", || !worker.client.status().managers[0].connected).await;
-    let stop = tokio_util::sync::CancellationToken::new();
+    let stop = CancellationToken::new();
     let _guard = stop.clone().drop_guard();
-    let options = lb_userspace::stream::ServerOptions {
+    let options = ServerOptions {
         node: "m1".into(),
         listen: vec![wire_target],
         connections: 10,
         identity: secret(SECRET),
+        reports_file: None,
         timing: TIMING,
     };
     let (_views, receiver) = tokio::sync::watch::channel(Some(view("b")));
-    let again = lb_userspace::stream::Server::start(options.clone(), receiver.clone(), &stop).unwrap();
+    let again = Server::start(options.clone(), receiver.clone(), &stop).unwrap();
     worker.gets("b").await;
     assert_eq!(again.status().nodes, ["w1"]);
-    let error = lb_userspace::stream::Server::start(options, receiver, &stop)
-        .err()
-        .unwrap()
-        .to_string();
+    let error = Server::start(options, receiver, &stop).err().unwrap().to_string();
     assert!(
         error.contains("Address already in use") && error.contains("stream.listen"),
         "{error}"
     );
     tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+#[tokio::test]
+async fn a_manager_that_starts_again_knows_the_last_reports_unless_they_are_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("snapshot.reports");
+    let options = ServerOptions {
+        node: "m1".into(),
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        connections: 10,
+        identity: secret(SECRET),
+        reports_file: Some(file.clone()),
+        timing: Timing {
+            retain: Duration::from_secs(3600),
+            ..TIMING
+        },
+    };
+    let (_views, receiver) = tokio::sync::watch::channel(Some(view("a")));
+    let start = |options: &ServerOptions| {
+        let stop = CancellationToken::new();
+        let server = Server::start(options.clone(), receiver.clone(), &stop).unwrap();
+        (server, stop)
+    };
+    let live = |server: &Server| {
+        let reports = server.reports().borrow().clone();
+        let live = reports
+            .into_values()
+            .map(|reported| (reported.report.node, reported.live));
+        live.collect::<Vec<_>>()
+    };
+    let (server, stop) = start(&options);
+    assert!(!file.exists(), "there is nothing to keep");
+    let worker = Worker::start("w1", secret(SECRET), server.addresses());
+    server.report(Report {
+        node: "m1".into(),
+        ..report("m1")
+    });
+    until("the report", || {
+        live(&server) == [("m1".into(), true), ("w1".into(), true)]
+    })
+    .await;
+    let said = server.reports().borrow()["w1"].report.clone();
+    let written = || fs::read_to_string(&file).is_ok_and(|text| text.contains("\"w1\""));
+    until("the file", written).await;
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    worker.end().await;
+    stop.cancel();
+    server.stopped().await;
+
+    let (server, stop) = start(&options);
+    assert_eq!(live(&server), [("m1".into(), false), ("w1".into(), false)]);
+    assert_eq!(server.reports().borrow()["w1"].report, said);
+    let worker = Worker::start("w1", secret(SECRET), server.addresses());
+    until("the node is back", || live(&server)[1].1).await;
+    worker.end().await;
+    stop.cancel();
+    server.stopped().await;
+
+    fs::write(&file, "lb-reports 1 rubbish").unwrap();
+    let (server, stop) = start(&options);
+    assert_eq!((live(&server), server.status().error), (Vec::new(), None));
+    let worker = Worker::start("w1", secret(SECRET), server.addresses());
+    until("it is written anew", written).await;
+    worker.end().await;
+    stop.cancel();
+    server.stopped().await;
 }

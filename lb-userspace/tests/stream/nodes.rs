@@ -90,6 +90,7 @@ impl Manager {
             listen: vec!["127.0.0.1:0".parse().unwrap()],
             connections: 100,
             identity,
+            reports_file: None,
             timing: TIMING,
         };
         let (views, receiver) = watch::channel(view);
@@ -126,7 +127,7 @@ pub(crate) fn view(name: &str) -> View {
 pub(crate) struct Worker {
     pub(crate) client: Client,
     pub(crate) managers: watch::Sender<Vec<SocketAddr>>,
-    pub(crate) report: watch::Sender<Report>,
+    pub(crate) report: watch::Sender<Option<Report>>,
     pub(crate) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     stop: DropGuard,
 }
@@ -151,7 +152,7 @@ impl Worker {
             timing: TIMING,
         };
         let (managers, followed) = watch::channel(managers.to_vec());
-        let (report, told) = watch::channel(report(node));
+        let (report, told) = watch::channel(Some(report(node)));
         let client = Client::start(options, followed, told, &stop);
         Self {
             snapshots: client.snapshots(),

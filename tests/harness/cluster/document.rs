@@ -50,6 +50,12 @@ pub struct Service {
     pub aliases: Vec<String>,
     /// What it listens on.
     pub ports: Vec<Port>,
+    /// Prefixes of the clients that its published ports answer; empty: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// Prefixes of those that they do not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
     /// Its tasks.
     pub backend: Vec<Backend>,
 }

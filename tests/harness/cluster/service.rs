@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::document::{Backend, Port, Published, Service};
 use super::{Cluster, Family, Node, Workload, inside};
+use crate::client::{Connection, Udp};
 use crate::server::Server;
 
 /// What a service is to be: TCP, in `shop`, with a VIP, not published, without backends, unless said otherwise.
@@ -113,7 +114,9 @@ pub struct Deployed<'a> {
 struct Task {
     name: String,
     workload: String,
-    _server: Server,
+    port: u16,
+    /// None once it was stopped.
+    server: Option<Server>,
 }
 
 impl Cluster {
@@ -158,6 +161,7 @@ impl Cluster {
                 published: deployed.published.map(Published::On),
             }],
             backend,
+            ..Service::default()
         };
         self.edit(|document| document.service.push(service))?;
         self.settle()?;
@@ -268,6 +272,38 @@ impl Deployed<'_> {
         })
     }
 
+    /// Ends a backend's server and says nothing of it to the cluster: what asks it is refused by its kernel.
+    ///
+    /// # Panics
+    /// If there is no such backend, or it goes on answering.
+    pub fn stop(&self, backend: &str) {
+        let workload = self.workload(backend);
+        let mut servers = self.servers();
+        let task = servers.iter_mut().find(|task| task.name == backend);
+        let task = task.unwrap_or_else(|| panic!("no backend {backend}"));
+        task.server = None;
+        // A process that another test starts at this moment holds its sockets until it is itself.
+        let start = Instant::now();
+        for address in workload.addresses {
+            let target = SocketAddr::new(address, task.port);
+            let refused = |result: std::io::Result<_>| {
+                result.is_err_and(|error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+            };
+            while !workload.netns().run(|| {
+                refused(Connection::open(target).map(drop))
+                    && refused(
+                        Udp::open(target)
+                            .and_then(|socket| socket.ask(Duration::from_millis(50)))
+                            .map(drop),
+                    )
+            }) {
+                let patient = start.elapsed() < Duration::from_secs(10);
+                assert!(patient, "{backend} goes on answering at {target}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
     /// Removes a backend from the cluster file, and waits until every node knows it. Its server goes on.
     ///
     /// # Errors
@@ -311,7 +347,8 @@ impl Deployed<'_> {
         servers.push(Task {
             name: name.clone(),
             workload: workload.name().to_owned(),
-            _server: server,
+            port: port.unwrap_or(self.target),
+            server: Some(server),
         });
         Ok(Backend {
             name,

@@ -7,7 +7,7 @@ use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _};
 
 /// # Errors
 /// It asks for a loader or for libraries, or is no program for 64 bits.
-pub(super) fn ensure_static(bytes: &[u8]) -> Result<()> {
+pub(crate) fn ensure_static(bytes: &[u8]) -> Result<()> {
     let header = FileHeader64::<Endianness>::parse(bytes).context("no ELF program for 64 bits")?;
     let endian = header.endian()?;
     for segment in header.program_headers(endian, bytes)? {

@@ -34,6 +34,7 @@ fn snapshot() -> Snapshot {
         port: None,
         state: snapshot::BackendState::Ready,
         weight: 1,
+        pending: false,
         aliases: Vec::new(),
     };
     Snapshot {
@@ -58,6 +59,7 @@ fn snapshot() -> Snapshot {
             aliases: Vec::new(),
             ports: Vec::new(),
             any_port: false,
+            sources: Default::default(),
             tcp_timeout: None,
             udp_timeout: None,
             backends: vec![backend("n1", "10.9.0.2"), backend("n2", "10.9.0.3")],

@@ -61,6 +61,7 @@ records! {
     NodeAddress { node flags }
     VipKey { network address }
     Vip { frontends }
+    SourceKey { bits service address }
     InterfaceKey { namespace ifindex }
     Interface { network flags mac }
     FlowKey4 { source source_port destination destination_port network_protocol }
@@ -87,7 +88,7 @@ pub(crate) fn dump(view: &View, name: &str) -> Result<List<MapEntry>, Error> {
         };
     }
     let items = tables!(SettingsTable Interfaces Frontends Services Slots Cursors Backends LocalBackends Nodes
-        Addresses Vips Flows4 Flows6 Replies4 Replies6);
+        Addresses Vips Sources Flows4 Flows6 Replies4 Replies6);
     Ok(List::new(Origin::Maps, items))
 }
 

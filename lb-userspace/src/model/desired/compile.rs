@@ -6,10 +6,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_common::abi::{EndpointKey, NETWORK_NODE, TICK_SHIFT, VipKey};
+use ipnet::IpNet;
+use lb_common::abi::{EndpointKey, NETWORK_NODE, SOURCE_ALLOWED, SOURCE_DENIED, SourceKey, TICK_SHIFT, VipKey};
 use lb_common::address::Address;
 
-use super::{Backend, Desired, Family, Interfaces, Node, REFUSED_ENCRYPTED, Refusal, Service, ServiceKey, UnknownNode};
+use super::{
+    Backend, Desired, Family, Interfaces, Node, Prefix, REFUSED_ENCRYPTED, Refusal, Service, ServiceKey, UnknownNode,
+};
 use crate::model::snapshot::{self, BackendState, EndpointMode, Network, Port, Protocol, Snapshot};
 
 impl Desired {
@@ -42,6 +45,8 @@ impl Desired {
         compiler.nodes(snapshot);
         compiler.networks(snapshot);
         compiler.services(snapshot);
+        let Self { drained, backends, .. } = &mut compiler.desired;
+        drained.retain(|(_, key)| backends.get(key).is_some_and(|b| b.state == BackendState::Ready));
         compiler.desired.refused.sort();
         compiler.desired.refused.dedup();
         Ok(compiler.desired)
@@ -271,6 +276,7 @@ impl Compiler<'_> {
                 key,
                 target: listener.port.target,
                 shares,
+                sources: sources(&listener.service.sources, listener.family),
                 tcp_timeout: timeout(listener.service.tcp_timeout),
                 udp_timeout: timeout(listener.service.udp_timeout),
             },
@@ -312,6 +318,13 @@ impl Compiler<'_> {
             }
         }
         let ready = members.values().any(|(state, _)| *state == BackendState::Ready);
+        if ready {
+            let identity = listener.key(local).identity();
+            let drained = members
+                .iter()
+                .filter(|(_, (state, _))| *state == BackendState::Draining);
+            self.desired.drained.extend(drained.map(|(key, _)| (identity, *key)));
+        }
         let takes = |state: BackendState| !ready || state == BackendState::Ready;
         members
             .into_iter()
@@ -373,6 +386,29 @@ impl Listener<'_> {
         let mut addresses = self.service.backends.iter().flat_map(|b| &b.addresses).peekable();
         addresses.peek().is_none() || addresses.any(|a| Family::of(*a) == self.family)
     }
+}
+
+/// The rows that say whom published ports answer. An address that none matches is not answered.
+fn sources(sources: &snapshot::Sources, family: Family) -> Option<BTreeMap<Prefix, u32>> {
+    if sources.is_empty() {
+        return None;
+    }
+    let mut rows = BTreeMap::new();
+    if sources.allow.is_empty() {
+        rows.insert((SourceKey::EVERYBODY, Address::default()), SOURCE_ALLOWED);
+    }
+    let lists = [(&sources.allow, SOURCE_ALLOWED), (&sources.deny, SOURCE_DENIED)];
+    for (prefixes, value) in lists {
+        let of_family = prefixes.iter().filter(|prefix| Family::of(prefix.addr()) == family);
+        rows.extend(of_family.map(|prefix| (self::prefix(prefix), value)));
+    }
+    Some(rows)
+}
+
+fn prefix(prefix: &IpNet) -> Prefix {
+    let mapped = if prefix.addr().is_ipv4() { 96 } else { 0 };
+    let bits = SourceKey::EVERYBODY + mapped + u32::from(prefix.prefix_len());
+    (bits, prefix.network().into())
 }
 
 /// The ports that stand for all the others.

@@ -13,6 +13,7 @@ fn backend(name: &str, node: &str, addresses: &[&str]) -> snapshot::Backend {
         port: None,
         state: BackendState::Ready,
         weight: 1,
+        pending: false,
         aliases: Vec::new(),
     }
 }
@@ -51,6 +52,7 @@ fn cluster() -> Snapshot {
                 published: Some(30080),
             }],
             any_port: false,
+            sources: Default::default(),
             tcp_timeout: Some(Duration::from_secs(30)),
             udp_timeout: None,
             backends: vec![
@@ -161,6 +163,30 @@ fn draining_backends_serve_only_while_no_other_does() {
             .values()
             .all(|b| b.state == BackendState::Draining)
     );
+}
+
+#[test]
+fn a_backend_of_two_services_drains_in_one_alone() {
+    let mut snapshot = cluster();
+    let mut twin = snapshot.services[0].clone();
+    twin.name = "twin".into();
+    twin.vips.clear();
+    twin.ports[0].published = Some(30081);
+    snapshot.services.push(twin);
+    assert_eq!(compile(&snapshot).drained.len(), 0);
+    snapshot.services[0].backends[0].state = BackendState::Draining;
+    let desired = compile(&snapshot);
+    assert_eq!(shares(&desired, "front/web 80/tcp"), [share("10.0.1.22:8080")]);
+    assert_eq!(shares(&desired, "front/twin 80/tcp").len(), 2);
+    let drained: Vec<_> = desired.drained.iter().collect();
+    let [(identity, key)] = drained[..] else {
+        panic!("{drained:?}")
+    };
+    assert_eq!(desired.services[identity].key.to_string(), "front/web 80/tcp");
+    assert_eq!(desired.backends[key].state, BackendState::Ready);
+    // Draining in both, it is so for all: nothing is left to be told apart.
+    snapshot.services[1].backends[0].state = BackendState::Draining;
+    assert_eq!(compile(&snapshot).drained.len(), 0);
 }
 
 #[test]

@@ -81,8 +81,8 @@ impl Diff<'_> {
             if !entered {
                 if seen.insert(id) {
                     stack.push((id, true));
-                    let changing = moves.iter().filter(|(_, to)| flips.contains_key(to));
-                    stack.extend(changing.map(|(_, to)| (*to, false)));
+                    let changing = moves.iter().filter(|(_, to)| flips.contains_key(&to.service));
+                    stack.extend(changing.map(|(_, to)| (to.service, false)));
                 }
                 continue;
             }
@@ -100,22 +100,27 @@ impl Diff<'_> {
     }
 
     /// Frontends that go over to another service, by the service that they leave.
-    fn moves(&self) -> BTreeMap<u32, Vec<(EndpointKey, u32)>> {
+    fn moves(&self) -> BTreeMap<u32, Vec<(EndpointKey, Frontend)>> {
         let mut moves: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (key, there, to) in &self.frontends {
-            if let (Some(there), Some(to)) = (there, to) {
+            if let (Some(there), Some(to)) = (there, to)
+                && there.service != to.service
+            {
                 moves.entry(there.service).or_default().push((*key, *to));
             }
         }
         moves
     }
 
-    /// Frontends that are not as they should be: what is there, and the service to which they should lead.
-    pub(super) fn frontends(&self) -> Vec<(EndpointKey, Option<Frontend>, Option<u32>)> {
+    /// Frontends that are not as they should be: what is there, and what should be.
+    pub(super) fn frontends(&self) -> Vec<(EndpointKey, Option<Frontend>, Option<Frontend>)> {
         let mut frontends = Vec::new();
         for (key, wanted, there) in join(&self.desired.frontends, &self.actual.frontends) {
-            let to = wanted.and_then(|identity| self.ids.services.get(identity)).copied();
-            if there.copied() != to.map(|service| Frontend { service, flags: 0 }) {
+            let to = wanted.and_then(|identity| {
+                let id = self.ids.services.get(identity)?;
+                Some(self.frontend(key, identity, *id))
+            });
+            if there.copied() != to {
                 frontends.push((*key, there.copied(), to));
             }
         }
@@ -123,12 +128,18 @@ impl Diff<'_> {
     }
 
     /// Lets a frontend lead to a service.
-    fn lead(&mut self, phase: Phase, key: EndpointKey, service: u32) -> usize {
+    fn lead(&mut self, phase: Phase, key: EndpointKey, to: Frontend) -> usize {
         let there = self.actual.frontends.get(&key).copied();
         // Where it leads to now is better than to a service that is not there or not yet as it should be.
-        let waits = there.is_some() || !self.actual.services.contains_key(&service);
-        let after = self.cuts.get(&service).copied().filter(|_| waits).into_iter().collect();
-        let row = Row::Frontend(key, Frontend { service, flags: 0 });
+        let waits = there.is_some() || !self.actual.services.contains_key(&to.service);
+        let after = self
+            .cuts
+            .get(&to.service)
+            .copied()
+            .filter(|_| waits)
+            .into_iter()
+            .collect();
+        let row = Row::Frontend(key, to);
         let op = self.push(phase, add_or_change(there.is_some()), row, after);
         self.led.insert(key);
         if let Some(there) = there {

@@ -123,6 +123,8 @@ answers! {
     ServiceSpec {
         /// Unique in the Swarm.
         "Name" name: String = "or_default",
+        /// Labels of the service itself, not of its containers.
+        "Labels" labels: BTreeMap<String, String> = "map",
         /// How its name is answered.
         "EndpointSpec" endpoint_spec: EndpointSpec = "or_default",
         /// What its tasks are to be.

@@ -140,6 +140,7 @@ impl Merge<'_> {
             aliases: Vec::new(),
             ports: Vec::new(),
             any_port: false,
+            sources: Default::default(),
             tcp_timeout: None,
             udp_timeout: None,
             backends: Vec::new(),
@@ -232,6 +233,8 @@ impl Merge<'_> {
             // The engine lists those that are on their way out like all others.
             state: before.map_or(BackendState::Ready, |before| before.state),
             weight: before.map_or(1, |before| before.weight),
+            // Nobody says more while no manager's agent answers, and an agent that is away stays away.
+            pending: before.is_some_and(|before| before.pending),
             aliases: before.map(|before| before.aliases.clone()).unwrap_or_default(),
         })
     }

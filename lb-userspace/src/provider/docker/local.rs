@@ -1,6 +1,7 @@
 //! [`Local`]: the containers of this node that are in overlay networks, and those networks, watched on every node.
 //!
-//! Events of the engine cause an immediate reading; everything is read anew now and then all the same.
+//! Events of the engine cause an immediate reading; everything is read anew now and then all the same. Which of the
+//! Swarm's tasks have died is told apart, and at once: the Swarm's own state says so up to a second later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use super::api::node::{Container as Listed, LocalEndpoint};
+use super::api::node::{Container as Listed, Event, LocalEndpoint};
 use super::api::{self, Network};
 use super::backoff::Backoff;
 use super::engine::{Engine, EngineError};
@@ -22,6 +23,8 @@ const SPACING: Duration = Duration::from_millis(10);
 /// The bridge over which containers reach the world outside, and are reached by their node.
 const GATEWAY_BRIDGE: &str = "docker_gwbridge";
 const TASK_LABEL: &str = "com.docker.swarm.task.id";
+/// So long a death is told. The cluster state may name a task first when it has died already.
+const DEATHS: Duration = Duration::from_secs(60);
 const EVENTS: [&str; 8] = [
     "start",
     "die",
@@ -94,52 +97,130 @@ pub struct LocalNetwork {
     pub sandbox: String,
 }
 
+/// Where what was found out goes.
+pub(super) struct Outlets {
+    /// What runs on this node.
+    pub(super) local: watch::Sender<Arc<Local>>,
+    /// IDs of the Swarm's tasks of this node whose containers have died of late. None of them comes back: the Swarm makes
+    /// new tasks.
+    pub(super) died: watch::Sender<BTreeSet<String>>,
+}
+
 /// Watches until nobody wants to know any more.
-pub(super) async fn watch(engine: Arc<Engine>, sender: watch::Sender<Arc<Local>>, resync: Duration) {
+pub(super) async fn watch(engine: Arc<Engine>, outlets: Outlets, resync: Duration) {
     tokio::select! {
-        () = sender.closed() => {}
-        () = run(&engine, &sender, resync) => {}
+        () = outlets.local.closed() => {}
+        () = run(&engine, &outlets, resync) => {}
     }
 }
 
-async fn run(engine: &Engine, sender: &watch::Sender<Arc<Local>>, resync: Duration) {
-    let mut sandboxes = Sandboxes::default();
+async fn run(engine: &Engine, outlets: &Outlets, resync: Duration) {
+    let mut memory = Memory::default();
     let mut backoff = Backoff::default();
     loop {
-        match follow(engine, sender, resync, &mut sandboxes, &mut backoff).await {
+        match follow(engine, outlets, resync, &mut memory, &mut backoff).await {
             Ok(()) => {}
-            Err(error) => publish_error(sender, &error),
+            Err(error) => publish_error(&outlets.local, &error),
         }
         // Also when the stream of events has ended: a restart of the engine takes its time.
         tokio::time::sleep(backoff.next()).await;
     }
 }
 
+/// What one reading has of those before it.
+#[derive(Default)]
+struct Memory {
+    sandboxes: Sandboxes,
+    deaths: Deaths,
+}
+
 /// Reads, and reads again after each event, until the stream of events ends.
 async fn follow(
     engine: &Engine,
-    sender: &watch::Sender<Arc<Local>>,
+    outlets: &Outlets,
     resync: Duration,
-    sandboxes: &mut Sandboxes,
+    memory: &mut Memory,
     backoff: &mut Backoff,
 ) -> Result<(), EngineError> {
+    let Memory { sandboxes, deaths } = memory;
     let mut events = engine.events(&["container", "network"], &EVENTS).await?;
     loop {
-        publish(sender, read(engine, sandboxes).await?);
+        let mut again = false;
+        let (local, running) = {
+            let reading = read(engine, sandboxes);
+            tokio::pin!(reading);
+            // Who dies meanwhile is not kept waiting.
+            loop {
+                tokio::select! {
+                    read = &mut reading => break read?,
+                    event = events.next() => {
+                        let Some(event) = event else { return Ok(()) };
+                        deaths.hear(&event, &outlets.died);
+                        again = true;
+                    }
+                }
+            }
+        };
+        let before = outlets.local.borrow().clone();
+        deaths.compare(&before.containers, &running, &outlets.died);
+        publish(&outlets.local, local);
         backoff.reset();
         let earliest = Instant::now() + SPACING;
-        tokio::select! {
-            event = events.next() => {
-                if event.is_none() {
-                    return Ok(());
+        let mut due = if again { earliest } else { earliest + resync };
+        // All events that come until then are seen by the one reading that follows.
+        loop {
+            tokio::select! {
+                event = events.next() => {
+                    let Some(event) = event else { return Ok(()) };
+                    deaths.hear(&event, &outlets.died);
+                    due = earliest.max(Instant::now());
                 }
-                sleep_until(earliest).await;
-                // All that came meanwhile is seen by the one reading that follows.
-                events.forget();
+                () = sleep_until(due) => break,
             }
-            () = sleep_until(earliest + resync) => {}
         }
     }
+}
+
+/// Deaths of late, and when each was noticed.
+#[derive(Default)]
+struct Deaths(BTreeMap<String, Instant>);
+
+impl Deaths {
+    fn hear(&mut self, event: &Event, sender: &watch::Sender<BTreeSet<String>>) {
+        if let Some(task) = death(event) {
+            self.note(std::iter::once(task.to_owned()), sender);
+        }
+    }
+
+    /// Also those of which no event has told.
+    fn compare(&mut self, before: &[Container], running: &BTreeSet<String>, sender: &watch::Sender<BTreeSet<String>>) {
+        let gone = before.iter().filter(|container| !running.contains(&container.id));
+        self.note(gone.filter_map(|container| container.task.clone()), sender);
+    }
+
+    fn note(&mut self, tasks: impl Iterator<Item = String>, sender: &watch::Sender<BTreeSet<String>>) {
+        let now = Instant::now();
+        self.0.retain(|_, noticed| now.duration_since(*noticed) < DEATHS);
+        for task in tasks {
+            self.0.entry(task).or_insert_with_key(|task| {
+                info!(target: "lb::provider", task, "a container has died");
+                now
+            });
+        }
+        sender.send_if_modified(|died| {
+            let news = !died.iter().eq(self.0.keys());
+            if news {
+                *died = self.0.keys().cloned().collect();
+            }
+            news
+        });
+    }
+}
+
+/// The Swarm's task whose container has died by this event.
+fn death(event: &Event) -> Option<&str> {
+    let task = event.actor.attributes.get(TASK_LABEL)?;
+    (event.kind == "container" && event.action == "die" && !task.is_empty()).then_some(task)
 }
 
 fn publish(sender: &watch::Sender<Arc<Local>>, local: Local) {
@@ -174,7 +255,8 @@ fn publish_error(sender: &watch::Sender<Arc<Local>>, error: &EngineError) {
 #[derive(Default)]
 struct Sandboxes(BTreeMap<String, (BTreeSet<String>, String)>);
 
-async fn read(engine: &Engine, sandboxes: &mut Sandboxes) -> Result<Local, EngineError> {
+/// What runs here, and the ids of all running containers.
+async fn read(engine: &Engine, sandboxes: &mut Sandboxes) -> Result<(Local, BTreeSet<String>), EngineError> {
     let gateways = async { engine.network(GATEWAY_BRIDGE).await };
     let (networks, containers, gateways) = tokio::try_join!(engine.networks(), engine.containers(), gateways)?;
     let networks = overlays(&networks);
@@ -198,7 +280,9 @@ async fn read(engine: &Engine, sandboxes: &mut Sandboxes) -> Result<Local, Engin
         }
     }
     sandboxes.0 = found;
-    Ok(assemble(&containers, networks, gateways.as_ref(), &sandboxes.0))
+    let running = containers.iter().map(|listed| listed.id.clone()).collect();
+    let local = assemble(&containers, networks, gateways.as_ref(), &sandboxes.0);
+    Ok((local, running))
 }
 
 /// Puts together what the engine said. Containers without a namespace are left out.

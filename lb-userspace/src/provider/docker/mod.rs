@@ -10,6 +10,7 @@
 //! `--data-path-addr` it differs from the address that `GET /nodes` shows), its further addresses, which its agent
 //! reports, and what matters on the node itself alone: addresses on the gateway bridge, plain containers ([`Local`]).
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,7 @@ mod publish;
 mod role;
 mod run;
 mod services;
+mod sources;
 pub mod translate;
 
 pub use drift::Drift;
@@ -112,6 +114,8 @@ pub struct Docker {
     pub role: watch::Receiver<Role>,
     /// What runs on this node.
     pub local: watch::Receiver<Arc<Local>>,
+    /// IDs of this node's tasks whose containers have died of late, by whatever cause.
+    pub died: watch::Receiver<BTreeSet<String>>,
     /// How `state` differs from what this node's engine knows; `None` until that is known.
     pub drift: watch::Receiver<Option<Drift>>,
 }
@@ -134,14 +138,22 @@ pub fn start(options: Options, streamed: watch::Receiver<Streamed>) -> Docker {
     ));
     let (drift, drifts) = watch::channel(None);
     tokio::spawn(drift::watch(Arc::clone(&engine), states.clone(), drift));
-    tokio::spawn(local::watch(engine, local, options.timing.resync));
+    let (died, deaths) = watch::channel(BTreeSet::new());
+    let outlets = local::Outlets { local, died };
+    tokio::spawn(local::watch(engine, outlets, options.timing.resync));
     Docker {
         state: states,
         readings,
         role: roles,
         local: locals,
+        died: deaths,
         drift: drifts,
     }
+}
+
+/// The Swarm's id of the task that a backend is, by the backend's name.
+pub fn task_id(backend: &str) -> &str {
+    backend.rsplit('.').next().unwrap_or(backend)
 }
 
 #[cfg(test)]

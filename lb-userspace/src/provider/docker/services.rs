@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::api;
+use super::sources::sources;
 use super::translate::{Overlay, Places, Refused, address};
 use crate::model::snapshot::{Backend, BackendState, EndpointMode, Port, Protocol, Service};
 
@@ -74,6 +75,7 @@ fn in_network(
         aliases: Vec::new(),
         ports: Vec::new(),
         any_port: false,
+        sources: Default::default(),
         tcp_timeout: None,
         udp_timeout: None,
         backends: Vec::new(),
@@ -84,6 +86,9 @@ fn in_network(
             EndpointMode::Vip => ports(service, refused),
             EndpointMode::Dnsrr => Vec::new(),
         };
+        if !made.ports.is_empty() {
+            made.sources = sources(service, refused);
+        }
         return (!made.ports.is_empty()).then_some(made);
     }
     let mut attached = false;
@@ -219,6 +224,7 @@ fn backend(
         port: None,
         state,
         weight: 1,
+        pending: false,
         aliases: task_names(task),
     })
 }

@@ -54,6 +54,10 @@ pub(super) struct Service {
     pub(super) aliases: Vec<String>,
     #[serde(default)]
     pub(super) ports: Vec<Port>,
+    #[serde(default, deserialize_with = "subnets")]
+    pub(super) allow: Vec<IpNet>,
+    #[serde(default, deserialize_with = "subnets")]
+    pub(super) deny: Vec<IpNet>,
     #[serde(default, deserialize_with = "optional_duration::deserialize")]
     pub(super) tcp_timeout: Option<Duration>,
     #[serde(default, deserialize_with = "optional_duration::deserialize")]
@@ -150,7 +154,7 @@ fn subnets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::
     let parse = |text: &String| {
         text.parse().map_err(|_| {
             D::Error::custom(format!(
-                "`{text}` is not a subnet; write \"10.1.0.0/16\" or \"fd01::/48\""
+                "`{text}` is not a prefix; write \"10.1.0.0/16\" or \"fd01::/48\""
             ))
         })
     };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::document::{Backend, Port, Published, Service};
 use super::names;
 use super::ports::{self, Wanted};
+use super::sources;
 use super::validate::{Known, Problems};
 use crate::model::snapshot::{self, EndpointMode, Protocol};
 
@@ -56,6 +57,7 @@ pub(super) fn check(
         let field = format!("service[{index}]");
         service_itself(service, &field, known, &mut taken, problems);
         service_ports(service, &field, problems);
+        sources::check(service, &field, problems);
         let mut backend_names = HashMap::new();
         for (item, backend) in service.backend.iter().enumerate() {
             let field = format!("{field}.backend[{item}]");
@@ -377,6 +379,10 @@ pub(super) fn build(services: &[Service], published: &PublishedPorts) -> Vec<sna
                 })
                 .collect(),
             any_port: false,
+            sources: snapshot::Sources {
+                allow: service.allow.clone(),
+                deny: service.deny.clone(),
+            },
             tcp_timeout: service.tcp_timeout,
             udp_timeout: service.udp_timeout,
             backends: service
@@ -389,6 +395,7 @@ pub(super) fn build(services: &[Service], published: &PublishedPorts) -> Vec<sna
                     port: backend.port,
                     state: backend.state,
                     weight: backend.weight,
+                    pending: false,
                     aliases: Vec::new(),
                 })
                 .collect(),

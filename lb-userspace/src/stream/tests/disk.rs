@@ -21,7 +21,7 @@ fn kept(generation: u64) -> Kept {
 fn what_is_written_is_read() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("snapshot");
-    assert_eq!(load(&path), Ok(None));
+    assert_eq!(load::<Kept>(&path), Ok(None));
     for generation in [1, 2] {
         store(&path, &kept(generation)).unwrap();
         assert_eq!(load(&path), Ok(Some(kept(generation))));
@@ -40,13 +40,13 @@ fn any_damage_is_found() {
     let good = fs::read(&path).unwrap();
     for length in 0..good.len() {
         fs::write(&path, &good[..length]).unwrap();
-        assert!(load(&path).is_err(), "cut to {length} bytes");
+        assert!(load::<Kept>(&path).is_err(), "cut to {length} bytes");
     }
     for at in 0..good.len() {
         let mut bad = good.clone();
         bad[at] ^= 0x04;
         fs::write(&path, &bad).unwrap();
-        assert!(load(&path).is_err(), "byte {at}");
+        assert!(load::<Kept>(&path).is_err(), "byte {at}");
     }
 }
 
@@ -64,7 +64,7 @@ fn a_directory_that_is_not_there_is_an_error_and_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     assert!(store(&directory.path().join("no/snapshot"), &kept(1)).is_err());
     assert!(store(directory.path(), &kept(1)).is_err());
-    assert_eq!(load(directory.path()), Err("not a regular file".into()));
+    assert_eq!(load::<Kept>(directory.path()), Err("not a regular file".into()));
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
@@ -86,4 +86,30 @@ async fn the_last_state_is_written_at_the_end_and_a_failure_is_said() {
     task.await.unwrap();
     assert_eq!(load(&path), Ok(Some(kept(2))));
     assert_eq!(*said.borrow(), None);
+}
+
+#[test]
+fn what_would_not_be_read_again_is_not_written() {
+    #[derive(Clone)]
+    struct Long(usize);
+    impl Keep for Long {
+        const MAGIC: &'static str = "long 1 ";
+        const WHAT: &'static str = "something long";
+        const LENGTH_MAX: usize = 8;
+        type Stored = String;
+        fn content(&self) -> io::Result<Vec<u8>> {
+            Ok(vec![b'"'; self.0])
+        }
+        fn restored(stored: String) -> Self {
+            Self(stored.len())
+        }
+        fn same(&self, written: &Self) -> bool {
+            self.0 == written.0
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("long");
+    store(&path, &Long(8)).unwrap();
+    store(&path, &Long(9)).unwrap_err();
+    assert!(fs::read_to_string(&path).unwrap().ends_with("\n\"\"\"\"\"\"\"\""));
 }

@@ -72,7 +72,7 @@ async fn a_manager_that_breaks_the_protocol_changes_nothing() {
         timing: TIMING,
     };
     let managers = watch::channel(vec![rogue.listener.local_addr().unwrap()]).1;
-    let client = Client::start(options, managers, watch::channel(Report::default()).1, &stop);
+    let client = Client::start(options, managers, watch::channel(Some(Report::default())).1, &stop);
     let mut snapshots = client.snapshots();
 
     let head = message::encode(&Head {
@@ -145,7 +145,7 @@ async fn a_manager_that_says_nothing_any_more_is_given_up() {
         timing: TIMING,
     };
     let managers = watch::channel(vec![rogue.listener.local_addr().unwrap()]).1;
-    let _client = Client::start(options, managers, watch::channel(Report::default()).1, &stop);
+    let _client = Client::start(options, managers, watch::channel(Some(Report::default())).1, &stop);
     let mut stream = rogue.accept(&Hello::of("m1", true)).await;
     let first = frame::read(&mut stream, REPORT_MAX).await.unwrap();
     assert_eq!(first.kind, Kind::Report, "the report comes first");

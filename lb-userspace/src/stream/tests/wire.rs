@@ -65,6 +65,7 @@ fn manager(identity: &Arc<Identity>, stop: &CancellationToken, connections: usiz
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         connections,
         identity: identity.clone(),
+        reports_file: None,
         timing: TIMING,
     };
     // The source is gone at once: what it said stays on offer.

@@ -82,6 +82,20 @@ answers! {
         /// Its tasks on all nodes.
         "Tasks" tasks: Vec<GossipTask> = "entries",
     }
+    /// One line of `GET /events`. That it came is what counts, but for the end of a container.
+    Event {
+        /// `container`, `network`, `service`, `node`.
+        "Type" kind: String = "or_default",
+        /// `start`, `die`, `connect`, ...
+        "Action" action: String = "or_default",
+        /// What it happened to.
+        "Actor" actor: Actor = "or_default",
+    }
+    /// What an event happened to.
+    Actor {
+        /// Of a container: its labels, name and image, and what the event is about.
+        "Attributes" attributes: BTreeMap<String, String> = "map",
+    }
     /// What the nodes tell each other about a task.
     GossipTask {
         /// Of the container.
@@ -105,18 +119,6 @@ pub struct GossipedNetwork {
     /// endpoint on the asked node.
     #[serde(rename = "Services", default)]
     pub services: Option<BTreeMap<String, Option<Gossip>>>,
-}
-
-/// One line of `GET /events`. That it came is what counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct Event {
-    /// `container`, `network`, `service`, `node`.
-    #[serde(rename = "Type")]
-    pub kind: String,
-    /// `start`, `die`, `connect`, ...
-    #[serde(rename = "Action")]
-    pub action: String,
 }
 
 impl Listed for Container {

@@ -62,13 +62,6 @@ impl Events {
         }
     }
 
-    /// Forgets what has come and was not handed out.
-    pub fn forget(&mut self) {
-        self.ready.clear();
-        while let Some(Some(Ok(_))) = futures::FutureExt::now_or_never(self.body.frame()) {}
-        self.rest.clear();
-    }
-
     fn take(&mut self, data: &[u8]) {
         self.rest.extend_from_slice(data);
         if let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') {

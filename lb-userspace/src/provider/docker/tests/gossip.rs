@@ -141,7 +141,7 @@ fn a_task_without_a_host_is_placed_if_it_was_known_or_is_here() {
 }
 
 #[test]
-fn what_drains_stays_so_though_the_engine_lists_it_like_all_others() {
+fn what_drains_or_is_pending_stays_so_though_the_engine_lists_it_like_all_others() {
     let mut known = calm();
     let web = known
         .services
@@ -149,11 +149,11 @@ fn what_drains_stays_so_though_the_engine_lists_it_like_all_others() {
         .find(|s| s.name == "web" && s.network == "shop")
         .unwrap();
     web.backends[1].state = BackendState::Draining;
+    web.backends[1].pending = true;
     let (snapshot, _) = merged(Some(&known), &networks());
-    assert_eq!(
-        service(&snapshot, "shop", "web").backends[1].state,
-        BackendState::Draining
-    );
+    let backends = &service(&snapshot, "shop", "web").backends;
+    assert_eq!((backends[1].state, backends[1].pending), (BackendState::Draining, true));
+    assert_eq!((backends[0].state, backends[0].pending), (BackendState::Ready, false));
 }
 
 #[test]

@@ -163,3 +163,52 @@ async fn a_restart_of_the_engine_is_survived() {
     let local = until(&mut docker, |local| local.error.is_none()).await;
     assert!(local.containers.is_empty());
 }
+
+const DIES: &str = "{\"Type\":\"container\",\"Action\":\"die\",\"Actor\":{\"ID\":\"x\",\"Attributes\":\
+    {\"com.docker.swarm.task.id\":\"na9fm9y7ztiur291wh4b54wfw\",\"exitCode\":\"137\"}}}\n";
+const WEB: &str = "na9fm9y7ztiur291wh4b54wfw";
+
+async fn until_died(docker: &mut Docker, wanted: &[&str]) {
+    let found = tokio::time::timeout(SOON, docker.died.wait_for(|died| died.iter().eq(wanted)))
+        .await
+        .is_ok();
+    assert!(found, "still {:?}", *docker.died.borrow());
+}
+
+#[tokio::test]
+async fn a_death_is_told_before_anything_is_read() {
+    let fake = Fake::worker();
+    let mut docker = started(&fake, Duration::from_secs(60));
+    until(&mut docker, |local| local.containers.len() == 6).await;
+    assert!(docker.died.borrow().is_empty());
+    // What follows an event is a reading, and the engine does not answer it.
+    fake.answer("/containers/json", Answer::Hangs);
+    for line in [
+        "{\"Type\":\"container\",\"Action\":\"die\",\"Actor\":{\"ID\":\"x\",\"Attributes\":null}}\n",
+        "{\"Type\":\"container\",\"Action\":\"die\",\"Actor\":null}\n",
+        "{\"Type\":\"container\",\"Action\":\"start\",\"Actor\":{\"Attributes\":\
+         {\"com.docker.swarm.task.id\":\"other\"}}}\n",
+        DIES,
+    ] {
+        fake.event(line);
+    }
+    until_died(&mut docker, &[WEB]).await;
+    assert_eq!(docker.local.borrow().containers.len(), 6, "what was read last stays");
+}
+
+#[tokio::test]
+async fn a_death_of_which_no_event_tells_is_seen_when_its_container_is_gone() {
+    let fake = Fake::worker();
+    let mut docker = started(&fake, Duration::from_millis(100));
+    until(&mut docker, |local| local.containers.len() == 6).await;
+    let mut containers: Vec<serde_json::Value> = serde_json::from_slice(answer!("worker-containers")).unwrap();
+    // Out of its networks is not dead.
+    let api = containers
+        .iter_mut()
+        .find(|c| c["Labels"]["com.docker.swarm.service.name"] == "api");
+    api.unwrap()["NetworkSettings"]["Networks"] = serde_json::json!({});
+    containers.retain(|c| c["Labels"]["com.docker.swarm.task.id"] != WEB);
+    fake.set("/containers/json", serde_json::to_vec(&containers).unwrap());
+    until_died(&mut docker, &[WEB]).await;
+    assert_eq!(docker.local.borrow().containers.len(), 4);
+}
