@@ -18,7 +18,7 @@ mod swarm;
 mod sync;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -33,8 +33,8 @@ use crate::datapath::layout;
 use crate::dns::{self, DnsCounters, DnsHandle, Zone};
 use crate::fault::{self, Point};
 use crate::lifecycle::{self, Lock, Notifier};
-use crate::model::desired::Desired;
 use crate::model::snapshot::Snapshot;
+use crate::net::memory;
 use crate::plan::store::StoreError;
 use crate::provider::ProviderState;
 use crate::telemetry::logs;
@@ -44,10 +44,14 @@ use lead::Lead;
 pub use removal::uninstall;
 use surroundings::Oddity;
 use swarm::{News, Swarm};
-use sync::{Cluster, Depth, Outcome, Synchronizer};
+use sync::{Basis, Cluster, Depth, Outcome, Synchronizer};
 
 /// Everything is looked at again this often, whether or not something is known to have changed.
 const RESYNC: Duration = Duration::from_secs(30);
+/// and, where that takes long, only after so many times as long.
+const RESYNC_SHARE: u32 = 2_000;
+/// A synchronisation that takes so long needs much memory, and for a moment only.
+const LARGE: Duration = Duration::from_millis(50);
 /// Next hops towards other nodes are kept resolved.
 const WARM: Duration = Duration::from_secs(10);
 /// Flows are walked through this often, when they are few.
@@ -124,7 +128,7 @@ struct Agent {
     names: Names,
     lead: Lead,
     snapshot: watch::Sender<Arc<Snapshot>>,
-    desired: Arc<ArcSwapOption<Desired>>,
+    basis: Arc<ArcSwapOption<Basis>>,
     status: watch::Sender<api::Status>,
     metrics: Arc<Metrics>,
     notifier: Notifier,
@@ -134,7 +138,8 @@ struct Agent {
 
 impl Agent {
     async fn run(mut self) {
-        let mut resync = tokio::time::interval_at(tokio::time::Instant::now() + RESYNC, RESYNC);
+        let resync = tokio::time::sleep(RESYNC);
+        tokio::pin!(resync);
         let mut warm = tokio::time::interval(WARM);
         let mut watchdog = tokio::time::interval(Notifier::watchdog_interval().unwrap_or(RESYNC));
         let retry = tokio::time::sleep(Duration::ZERO);
@@ -159,7 +164,7 @@ impl Agent {
                         break;
                     }
                     self.read();
-                    Depth::Full
+                    Depth::Snapshot
                 }
                 news = news_of(&mut self.swarm) => {
                     let swarm = self.swarm.as_ref().map(Swarm::status);
@@ -182,10 +187,18 @@ impl Agent {
                     looked = Instant::now();
                     Depth::Changes
                 }
-                () = &mut rest, if leading => Depth::Changes,
+                () = &mut rest, if leading => Depth::Snapshot,
+                finished = self.synchronizer.finish(), if self.synchronizer.unfinished() => match finished {
+                    Ok(()) => continue,
+                    Err(error) => {
+                        self.complain(&[format!("{error:#}")]);
+                        Depth::Full
+                    }
+                },
                 () = &mut retry, if failures > 0 => Depth::Full,
-                _ = resync.tick() => {
+                () = &mut resync => {
                     self.synchronizer.forget();
+                    resync.as_mut().reset(tokio::time::Instant::now() + RESYNC);
                     Depth::Full
                 }
                 census = self.census.recv(), if collecting => {
@@ -216,7 +229,16 @@ impl Agent {
             if let Some(due) = more {
                 rest.as_mut().reset(due.into());
             }
+            let began = Instant::now();
             let synchronised = self.synchronize(&snapshot, depth).await;
+            let took = began.elapsed();
+            if depth == Depth::Full || took > LARGE {
+                let pause = RESYNC.max(RESYNC_SHARE * took);
+                resync.as_mut().reset(tokio::time::Instant::now() + pause);
+            }
+            if took > LARGE {
+                tokio::task::block_in_place(memory::give_back);
+            }
             patience = if self.synchronizer.waiting {
                 let patience = (2 * patience).clamp(PATIENCE[0], PATIENCE[1]);
                 if !looking {
@@ -290,8 +312,10 @@ impl Agent {
         outcome.odd.extend(refusals);
         outcome.odd.sort();
         outcome.odd.dedup();
-        if let Some(swarm) = self.swarm.as_ref().filter(|_| outcome.complete) {
-            swarm.in_force(&outcome.desired);
+        if let Some(swarm) = self.swarm.as_ref().filter(|_| outcome.complete)
+            && let Ok(desired) = outcome.basis.desired()
+        {
+            swarm.in_force(&desired);
         }
         outcome.problems.extend(self.put_in_force(snapshot, &outcome).await);
         fault::here(Point::SyncForced);
@@ -319,14 +343,14 @@ impl Agent {
 
     /// Names and readers follow the tables. Returns what went wrong.
     async fn put_in_force(&mut self, snapshot: &Arc<Snapshot>, outcome: &Outcome) -> Option<String> {
-        self.desired.store(Some(Arc::clone(&outcome.desired)));
-        let news = !Arc::ptr_eq(&*self.snapshot.borrow(), snapshot);
-        if news {
-            self.names.zone.store(Arc::new(Zone::compile(snapshot)));
+        self.basis.store(Some(Arc::clone(&outcome.basis)));
+        let before = Arc::clone(&self.snapshot.borrow());
+        if !Arc::ptr_eq(&before, snapshot) {
+            self.names.zone.store(Arc::new(self.names.zone.load().follow(snapshot)));
             self.snapshot.send_replace(Arc::clone(snapshot));
-        }
-        if news {
-            self.keep_warm();
+            if before.nodes != snapshot.nodes {
+                self.keep_warm();
+            }
         }
         if self.config.dns.enabled && self.names.server.is_none() {
             let (zone, counters) = (Arc::clone(&self.names.zone), Arc::clone(&self.names.counters));
@@ -361,8 +385,7 @@ impl Agent {
         });
         if changed {
             let since = self.provider.borrow().last_change;
-            self.metrics
-                .propagated(SystemTime::now().duration_since(since).unwrap_or_default());
+            self.metrics.propagated(since.elapsed());
         }
         if outcome.writes > 0 {
             tracing::info!(target: "lb::sync", generation = snapshot.generation, writes = outcome.writes,

@@ -457,7 +457,11 @@ fn finds_workloads_behind_veths_and_bridge_ports() {
             let netlink = Netlink::connect().expect("netlink");
             let links = netlink.links().await.expect("links");
             let found = netlink
-                .places(&links, wanted.map(|a| a.parse().expect("address")))
+                .places(
+                    &links,
+                    wanted.map(|a| a.parse().expect("address")),
+                    &mut Default::default(),
+                )
                 .await
                 .expect("places");
             (links, found)

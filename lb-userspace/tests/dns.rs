@@ -76,7 +76,8 @@ fn snapshot() -> Snapshot {
             service("one", "rr", None, 4, [127, 1, 2]),
             service("one", "many", None, 120, [127, 1, 3]),
             service("two", "web", Some("127.2.0.100"), 1, [127, 2, 1]),
-        ],
+        ]
+        .into(),
     }
 }
 

@@ -14,9 +14,10 @@
 //! | `lifecycle` | the agent stops, dies, comes back, goes for good |
 //! | `faults` | live flows while the agent dies, programs, tables and cluster state change |
 //! | `transfer` | large bodies, segment sizes, TTL |
-//! | `names` | DNS |
+//! | `names`, `names_load` | DNS; the same under load |
 //! | `cluster_file` | reload, automatic ports, invalid documents |
 //! | `operator` | lbctl, metrics, health |
+//! | `scale` | thousands of services, a thousand changes a second |
 //! | `xdp` | the same with native XDP on the nodes |
 
 mod backends;
@@ -29,8 +30,10 @@ mod gateway;
 mod host;
 mod lifecycle;
 mod names;
+mod names_load;
 mod operator;
 mod published;
+mod scale;
 mod topology;
 mod transfer;
 mod vip;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lb_tests::client::{Connection, get, tally};
 use lb_tests::cluster::{Family, Spec};
 use lb_tests::{lbctl, require};
+use lb_userspace::net::privileges;
 use serde_json::Value;
 
 use super::{assert_even, shared};
@@ -166,4 +167,34 @@ fn metrics_count_what_was_forwarded() {
     // The admin API is on the Unix socket only.
     node.metrics("/v1/services").expect_err("the admin API over TCP");
     std::thread::sleep(Duration::ZERO);
+}
+
+/// Every thread of the agent, and whatever it might start, may do what it needs and no more.
+#[test]
+fn the_agent_keeps_no_privilege_that_it_does_not_need() {
+    let Some(cluster) = shared() else { return };
+    let pid = cluster.node(0).agent().pid().unwrap();
+    let needed = privileges::NEEDED.iter().fold(0u64, |set, (bit, _)| set | 1 << bit);
+    let mut threads = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
+        let set = |name: &str| u64::from_str_radix(field(name), 16).unwrap();
+        for name in ["CapEff:", "CapPrm:", "CapBnd:"] {
+            assert_eq!(set(name) & !needed, 0, "{name} {}", field(name));
+        }
+        assert_eq!((set("CapInh:"), set("CapAmb:")), (0, 0));
+        assert_eq!(field("NoNewPrivs:"), "1");
+        threads += 1;
+    }
+    assert!(threads > 1);
+}
+
+#[test]
+fn the_admin_socket_is_for_owner_and_group() {
+    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+    let Some(cluster) = shared() else { return };
+    let socket = std::fs::metadata(cluster.node(0).socket()).unwrap();
+    assert!(socket.file_type().is_socket());
+    assert_eq!(socket.permissions().mode() & 0o777, 0o660);
 }

@@ -15,17 +15,16 @@ pub(super) type Carried = BTreeMap<u32, BTreeSet<[u8; 6]>>;
 /// The snapshot without the ready backends on other nodes to which their overlay does not know the way yet, where a service
 /// has another one. `None`: it knows them all.
 pub(super) fn hold(snapshot: &Snapshot, node: &str, carried: &Carried) -> Option<Snapshot> {
-    let late = |service: &Service, backend: &Backend| {
+    let judge = |service: &Service| {
         let network = snapshot.networks.iter().find(|network| network.name == service.network);
-        let Some(known) = network.filter(|n| n.overlay).and_then(|n| carried.get(&n.id)) else {
-            return false;
-        };
-        let addresses = backend.addresses.iter().copied().map(Address::from);
-        addresses
-            .filter(Address::is_v4)
-            .any(|address| !known.contains(&overlay_mac(address)))
+        let known = network.filter(|n| n.overlay).and_then(|n| carried.get(&n.id))?;
+        Some(|backend: &Backend| {
+            let addresses = backend.addresses.iter().copied().map(Address::from);
+            let mut v4 = addresses.filter(Address::is_v4);
+            v4.any(|address| !known.contains(&overlay_mac(address)))
+        })
     };
-    without(snapshot, node, late, is_ready)
+    without(snapshot, node, judge, is_ready)
 }
 
 #[cfg(test)]
@@ -70,7 +69,7 @@ mod tests {
         };
         let snapshot = Snapshot {
             networks: vec![network],
-            services: vec![service],
+            services: vec![service].into(),
             ..Snapshot::default()
         };
         let names = |held: &Snapshot| {

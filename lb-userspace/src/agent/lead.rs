@@ -4,10 +4,11 @@
 //! own node has not heard of it loses them, and a client repeats its SYN only after a second. So a backend that appears on
 //! another node takes its first flows a moment after its own node knows it, as long as its service has others.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::snapshot::{Backend, BackendState, Service, Snapshot};
+use crate::model::snapshot::{Backend, BackendState, Changes, Service, Snapshot};
 
 /// The head start: longer than nodes are apart in reading a change, and well within the time in which it must be in force.
 pub(super) const LEAD: Duration = Duration::from_millis(40);
@@ -56,24 +57,35 @@ impl Lead {
 
 /// `now` without the backends that `before` does not have. `None`: there are none.
 fn hold(before: &Snapshot, now: &Snapshot, node: &str) -> Option<Snapshot> {
-    let late = |service: &Service, backend: &Backend| {
-        let known = before.services.iter().find(|known| same(known, service));
-        known.is_some_and(|known| !known.backends.iter().any(|k| k.addresses == backend.addresses))
+    let Changes { gone, come } = now.services.changes(&before.services);
+    let key = |service: &Service| (service.network.clone(), service.name.clone());
+    let known: HashMap<_, _> = gone.iter().map(|service| (key(service), service)).collect();
+    let come: HashMap<*const Service, _> = come
+        .iter()
+        .filter_map(|service| Some((Arc::as_ptr(service), *known.get(&key(service))?)))
+        .collect();
+    if come.is_empty() {
+        return None;
+    }
+    let judge = |service: &Service| {
+        let known = *come.get(&std::ptr::from_ref(service))?;
+        Some(|backend: &Backend| !known.backends.iter().any(|k| k.addresses == backend.addresses))
     };
-    without(now, node, late, is_ready)
+    without(now, node, judge, is_ready)
 }
 
-/// The snapshot without the ready backends on other nodes that are `late`, where a service has another one that serves
-/// `instead`. `None`: there are none.
-pub(super) fn without(
+/// The snapshot without the ready backends on other nodes that are late, where a service has another one that serves
+/// `instead`. `None`: there are none. `judge` says of a service which of its backends are late; `None`: it has none.
+pub(super) fn without<L: Fn(&Backend) -> bool>(
     snapshot: &Snapshot,
     node: &str,
-    late: impl Fn(&Service, &Backend) -> bool,
+    judge: impl Fn(&Service) -> Option<L>,
     instead: impl Fn(&Backend) -> bool,
 ) -> Option<Snapshot> {
     let mut held = None;
     for (index, service) in snapshot.services.iter().enumerate() {
-        let late = |b: &Backend| is_ready(b) && b.node != node && late(service, b);
+        let Some(judge) = judge(service) else { continue };
+        let late = |b: &Backend| is_ready(b) && b.node != node && judge(b);
         let any = service.backends.iter().any(late);
         if any && service.backends.iter().any(|b| instead(b) && !late(b)) {
             let held: &mut Snapshot = held.get_or_insert_with(|| snapshot.clone());
@@ -85,10 +97,6 @@ pub(super) fn without(
 
 pub(super) fn is_ready(backend: &Backend) -> bool {
     backend.state == BackendState::Ready
-}
-
-fn same(a: &Service, b: &Service) -> bool {
-    a.network == b.network && a.name == b.name
 }
 
 #[cfg(test)]
@@ -121,7 +129,7 @@ mod tests {
             backends: backends.iter().map(backend).collect(),
         };
         Arc::new(Snapshot {
-            services: vec![service],
+            services: vec![service].into(),
             ..Snapshot::default()
         })
     }

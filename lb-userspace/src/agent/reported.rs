@@ -8,7 +8,7 @@ use lb_common::abi::NETWORK_NODE;
 
 use super::lead::without;
 use crate::model::desired::Desired;
-use crate::model::snapshot::{BackendState, Snapshot};
+use crate::model::snapshot::{Backend, BackendState, Service, Snapshot};
 use crate::provider::docker::task_id;
 use crate::stream::{Report, Reported};
 
@@ -42,7 +42,7 @@ pub(super) fn with_reports(snapshot: &Snapshot, reports: &BTreeMap<String, Repor
         .filter(|network| network.ingress && !network.encrypted)
         .map(|network| network.name.as_str())
         .collect();
-    for service in &mut merged.services {
+    for service in merged.services.iter_mut() {
         if mesh.contains(service.network.as_str()) {
             for backend in &mut service.backends {
                 let tasks = tasks.get(backend.node.as_str());
@@ -115,7 +115,8 @@ pub(super) fn serving(desired: &Desired) -> BTreeSet<String> {
 /// The snapshot without the ready backends on other nodes that are pending, where a service has one that is not: also one that
 /// drains serves better. `None`: there are none.
 pub(super) fn hold(snapshot: &Snapshot, node: &str) -> Option<Snapshot> {
-    without(snapshot, node, |_, backend| backend.pending, |backend| !backend.pending)
+    let judge = |_: &Service| Some(|backend: &Backend| backend.pending);
+    without(snapshot, node, judge, |backend| !backend.pending)
 }
 
 /// How many backends [`hold`] has left out, by node.

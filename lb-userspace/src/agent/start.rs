@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::containers::Finder;
 use super::lead::Lead;
-use super::sync::Synchronizer;
+use super::sync::{Basis, Synchronizer};
 use super::{Agent, COLLECT, Names, names, removal, status, swarm};
 use crate::admin::{self, api};
 use crate::config::{Config, ProviderKind};
@@ -24,7 +24,7 @@ use crate::datapath::view::View;
 use crate::datapath::{self, load};
 use crate::fault::{self, Point};
 use crate::lifecycle::Notifier;
-use crate::model::desired::Desired;
+use crate::model::desired::UnknownNode;
 use crate::net::{self, Netlink};
 use crate::plan::store::StoreError;
 use crate::plan::{self, Actual};
@@ -85,7 +85,7 @@ impl Agent {
             server: None,
         };
         let counts = config.dns.enabled.then(|| names::counts(Arc::clone(&names.counters)));
-        let desired = Arc::new(ArcSwapOption::<Desired>::empty());
+        let basis = Arc::new(ArcSwapOption::<Basis>::empty());
         let (provider, swarm) = match config.provider.kind {
             ProviderKind::File => {
                 let file = provider::file::start(&config.provider.path, config.datapath.tunnel_port);
@@ -115,7 +115,7 @@ impl Agent {
             lead: Lead::new(config.node.name.clone()),
             node: config.node.name.as_str().into(),
             names,
-            desired,
+            basis,
             config,
             stop,
         };
@@ -130,7 +130,7 @@ impl Agent {
         let state = admin::State {
             status: self.status.subscribe(),
             snapshot: self.snapshot.subscribe(),
-            plan: plan_reader(Arc::clone(&self.desired), Arc::clone(&view)),
+            plan: plan_reader(Arc::clone(&self.basis), Arc::clone(&view)),
             view,
             dns: names::reader(Arc::clone(&self.names.zone), ttl),
             metrics: Arc::clone(&self.metrics),
@@ -163,13 +163,14 @@ fn collector(store: Store) -> Result<(std::sync::mpsc::Sender<()>, mpsc::Receive
 }
 
 /// What differs between the tables and what is desired, computed when somebody asks.
-fn plan_reader(desired: Arc<ArcSwapOption<Desired>>, view: Arc<View>) -> admin::PlanReader {
+fn plan_reader(basis: Arc<ArcSwapOption<Basis>>, view: Arc<View>) -> admin::PlanReader {
     Arc::new(move || {
-        let Some(desired) = desired.load_full() else {
+        let Some(basis) = basis.load_full() else {
             let error = api::Error::new(api::Code::Unavailable, "there is no valid cluster state yet");
             return Err(error.hint("`lbctl status` says what is wrong with it"));
         };
-        let plan = plan::diff(&desired, &Actual::read(&*view)?);
+        let unknown = |e: UnknownNode| api::Error::new(api::Code::Unavailable, e.to_string());
+        let plan = plan::diff(&basis.desired().map_err(unknown)?, &Actual::read(&*view)?);
         Ok(api::Plan {
             steps: plan.ops.len() as u64,
             text: plan.to_string(),

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::datapath::attach::{Interfaces, NodeInterface, WorkloadInterface, choose_xdp};
 use crate::datapath::probe::Features;
 use crate::model::desired;
-use crate::model::snapshot::{Network, Snapshot};
+use crate::model::snapshot::{Network, Service, Snapshot};
 use crate::net::netns::Namespace;
 use crate::net::{Link, Place};
 
@@ -120,16 +120,19 @@ pub(super) fn tunnel_peers(node: &str, snapshot: &Snapshot) -> Vec<IpAddr> {
         .collect()
 }
 
-/// Addresses of this node's own backends, with their networks; each once. Those in overlays are not on this node's links.
-pub(super) fn local_backends<'a>(node: &str, snapshot: &'a Snapshot) -> Vec<(IpAddr, &'a Network)> {
-    let networks: BTreeMap<&str, &Network> = snapshot
-        .networks
+/// Addresses of this node's own backends of `services`, with their networks; each once. Those in overlays are not on this node's links.
+pub(super) fn local_backends<'a, 's>(
+    node: &str,
+    networks: &'a [Network],
+    services: impl IntoIterator<Item = &'s Service>,
+) -> Vec<(IpAddr, &'a Network)> {
+    let networks: BTreeMap<&str, &Network> = networks
         .iter()
         .filter(|n| !n.overlay)
         .map(|n| (n.name.as_str(), n))
         .collect();
     let mut found = BTreeMap::new();
-    for service in &snapshot.services {
+    for service in services {
         let Some(network) = networks.get(service.network.as_str()) else {
             continue;
         };

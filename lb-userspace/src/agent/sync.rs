@@ -9,26 +9,30 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use ipnet::Ipv4Net;
 use lb_common::abi::{EndpointKey, InterfaceKey, Interfaces as InterfaceTable, Settings, SettingsTable};
+use tokio::task::JoinHandle;
 
 use super::carried;
 use super::containers::Finder;
 use super::surroundings::{self, Oddity};
 use super::{loopback, reported};
 use crate::config::Config;
-use crate::datapath::attach::{Attacher, Attachment};
+use crate::datapath::attach::{Attacher, Attachment, Interfaces};
 use crate::datapath::probe::Features;
 use crate::datapath::shed;
-use crate::datapath::store::Store;
+use crate::datapath::store::{Store, wait_for_programs};
 use crate::fault::{self, Point};
-use crate::model::desired::{self, Desired};
-use crate::model::snapshot::Snapshot;
-use crate::net::{Link, Netlink};
+use crate::model::desired::{self, Desired, UnknownNode};
+use crate::model::snapshot::{Service, Snapshot};
+use crate::net::{Link, Netlink, Routes};
 use crate::plan::store::{ReadTables, WriteTables};
-use crate::plan::{self, Actual, Reusable};
+use crate::plan::{self, Actual, Mirror, Plan, Reusable};
 use crate::provider::docker::Local;
+
+/// So few services are never too many to be looked at alone.
+const PART: usize = 64;
 
 /// What one synchronisation did.
 #[derive(Debug, Default)]
@@ -45,8 +49,43 @@ pub(super) struct Outcome {
     pub(super) writes: usize,
     /// Time for compiling, for reading and comparing, and for writing.
     pub(super) phases: [Duration; 3],
-    /// What was put in force.
-    pub(super) desired: Arc<Desired>,
+    /// From what that was made which is in force.
+    pub(super) basis: Arc<Basis>,
+}
+
+/// From what [`Desired`] is made. It is large, and nobody needs it between two synchronisations.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Basis {
+    snapshot: Arc<Snapshot>,
+    node: String,
+    known: Arc<desired::Interfaces>,
+}
+
+impl Basis {
+    /// What the tables should hold.
+    ///
+    /// # Errors
+    /// If the snapshot does not know the node.
+    pub(super) fn desired(&self) -> Result<Desired, UnknownNode> {
+        Desired::compile(&self.snapshot, &self.node, &self.known)
+    }
+
+    /// The same of these services alone.
+    fn part(&self, services: &[Arc<Service>]) -> Result<Desired, UnknownNode> {
+        let Snapshot {
+            generation,
+            nodes,
+            networks,
+            ..
+        } = &*self.snapshot;
+        let part = Snapshot {
+            generation: *generation,
+            nodes: nodes.clone(),
+            networks: networks.clone(),
+            services: services.iter().cloned().collect(),
+        };
+        Desired::compile(&part, &self.node, &self.known)
+    }
 }
 
 /// Holds everything that changes the kernel's state.
@@ -68,15 +107,32 @@ pub(super) struct Synchronizer {
     shed: BTreeSet<(u64, EndpointKey)>,
     /// What the last complete synchronisation was made from: a change of neighbours that changes none of it
     /// needs no reading of the tables.
-    last: Option<Inputs>,
+    last: Option<Last>,
+    /// How this node reaches its own backends, as long as nothing is known to have changed.
+    routes: Routes,
+}
+
+/// The last complete synchronisation.
+struct Last {
+    inputs: Inputs,
+    interfaces: Interfaces,
+    attachments: Vec<Attachment>,
+    odd: Vec<Oddity>,
+    /// What the tables hold since, if a part of it can be planned alone.
+    mirror: Option<Mirror>,
+    /// What is in force, but for what has to be removed when the tables have settled.
+    unfinished: Option<Unfinished>,
+}
+
+struct Unfinished {
+    plan: Plan,
+    settled: JoinHandle<()>,
 }
 
 #[derive(PartialEq)]
 struct Inputs {
-    snapshot: Arc<Snapshot>,
-    node: String,
+    basis: Arc<Basis>,
     links: Vec<Link>,
-    known: desired::Interfaces,
     rows: std::collections::BTreeMap<InterfaceKey, lb_common::abi::Interface>,
     settings: Settings,
 }
@@ -95,6 +151,8 @@ pub(super) struct Cluster<'a> {
 /// How thorough a synchronisation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Depth {
+    /// The snapshot is new; of the surroundings no change is known.
+    Snapshot,
     /// Nothing is done if neither snapshot nor surroundings have changed.
     Changes,
     /// The tables are read and compared in any case.
@@ -122,6 +180,7 @@ impl Synchronizer {
             fill_first: false,
             shed: BTreeSet::new(),
             last: None,
+            routes: Routes::default(),
         }
     }
 
@@ -131,6 +190,12 @@ impl Synchronizer {
     /// If nothing could be done. Failures of parts are in [`Outcome::problems`].
     pub(super) async fn run(&mut self, cluster: &Cluster<'_>, depth: Depth) -> Result<Option<Outcome>> {
         let Cluster { node, snapshot, local } = *cluster;
+        if depth == Depth::Snapshot
+            && let Some(outcome) = self.follow(cluster).await?
+        {
+            return Ok(Some(outcome));
+        }
+        self.routes.clear();
         let links = self.netlink.links().await?;
         let addresses = self.netlink.addresses().await?;
         let (mut interfaces, mut odd) = surroundings::choose(&self.config, node, snapshot, &links, &addresses);
@@ -147,12 +212,9 @@ impl Synchronizer {
         let (masquerade, unfit) =
             surroundings::Masquerade::new(&self.config, surroundings::own_addresses(node, snapshot), bridge);
         odd.extend(unfit);
-        let backends = surroundings::local_backends(node, snapshot);
-        let places = self
-            .netlink
-            .places(&links, backends.iter().map(|(ip, _)| *ip))
-            .await?
-            .places;
+        let backends = surroundings::local_backends(node, &snapshot.networks, &snapshot.services);
+        let addresses = backends.iter().map(|(ip, _)| *ip);
+        let places = self.netlink.places(&links, addresses, &mut self.routes).await?.places;
         let (mut known, unserved) = surroundings::backend_interfaces(&places, &backends, &interfaces, &links);
         odd.extend(unserved);
         // What the other nodes' agents have is in the snapshot itself: it changes when they have more.
@@ -183,22 +245,150 @@ impl Synchronizer {
         }
         self.waiting = held.is_some();
         let inputs = Inputs {
-            snapshot: held.unwrap_or(served),
-            node: node.to_owned(),
+            basis: Arc::new(Basis {
+                snapshot: held.unwrap_or(served),
+                node: node.to_owned(),
+                known: Arc::new(known),
+            }),
             links,
-            known,
             rows: surroundings::interface_rows(&interfaces, snapshot),
             settings: surroundings::settings(&self.config, &interfaces, self.features, &masquerade),
         };
-        if depth == Depth::Changes && self.last.as_ref() == Some(&inputs) {
+        if depth == Depth::Changes && self.last.as_ref().is_some_and(|last| last.inputs == inputs) {
             return Ok(None);
         }
         self.last = None;
-        let outcome = tokio::task::block_in_place(|| self.write(&inputs, &interfaces, odd))?;
+        let (outcome, mirror) = tokio::task::block_in_place(|| self.write(&inputs, &interfaces, odd))?;
         if outcome.problems.is_empty() {
-            self.last = Some(inputs);
+            self.last = Some(Last {
+                inputs,
+                interfaces,
+                attachments: outcome.attachments.clone(),
+                odd: outcome.odd.clone(),
+                mirror,
+                unfinished: None,
+            });
         }
         Ok(Some(outcome))
+    }
+
+    /// Makes the kernel hold what is new in the snapshot, at the cost of what is new. `None`: that cannot be told apart
+    /// from the rest, and everything has to be looked at.
+    async fn follow(&mut self, cluster: &Cluster<'_>) -> Result<Option<Outcome>> {
+        let Cluster { node, snapshot, .. } = *cluster;
+        if self.unfinished() && self.finish().await.is_err() {
+            // Everything is compared, and that failure is seen again.
+            return Ok(None);
+        }
+        let Some(last) = self.last.as_mut().filter(|_| self.finder.is_none()) else {
+            return Ok(None);
+        };
+        let Some(mirror) = &mut last.mirror else {
+            return Ok(None);
+        };
+        let before = Arc::clone(&last.inputs.basis);
+        let same = before.node == node
+            && before.snapshot.nodes == snapshot.nodes
+            && before.snapshot.networks == snapshot.networks;
+        if !same {
+            return Ok(None);
+        }
+        let start = Instant::now();
+        let changes = snapshot.services.changes(&before.snapshot.services);
+        if (changes.gone.len() + changes.come.len()) * 4 > snapshot.services.len().max(PART) {
+            return Ok(None);
+        }
+        let mut known = Arc::clone(&before.known);
+        let come = changes.come.iter().map(|service| &**service);
+        let mut newcomers = surroundings::local_backends(node, &snapshot.networks, come);
+        newcomers.retain(|(ip, network)| !known.contains_key(&(network.id, (*ip).into())));
+        if !newcomers.is_empty() {
+            let links = &last.inputs.links;
+            let addresses = newcomers.iter().map(|(ip, _)| *ip);
+            let places = self.netlink.places(links, addresses, &mut self.routes).await?.places;
+            let (more, odd) = surroundings::backend_interfaces(&places, &newcomers, &last.interfaces, links);
+            if odd.iter().any(|odd| !last.odd.contains(odd)) {
+                return Ok(None);
+            }
+            if !more.is_empty() {
+                Arc::make_mut(&mut known).extend(more);
+            }
+        }
+        let basis = Arc::new(Basis {
+            snapshot: Arc::clone(snapshot),
+            node: node.to_owned(),
+            known,
+        });
+        let (had, wanted) = (before.part(&changes.gone)?, basis.part(&changes.come)?);
+        let compiled = Instant::now();
+        let part = plan::mirror::Part {
+            had: &had,
+            wanted: &wanted,
+        };
+        let Some(plan) = mirror.plan(part, &self.reusable, explained()) else {
+            return Ok(None);
+        };
+        say(&plan);
+        fault::here(Point::SyncPlanned);
+        let planned = Instant::now();
+        let report = tokio::task::block_in_place(|| plan::begin(&plan, &mut self.store));
+        fault::here(Point::SyncApplied);
+        let mut outcome = Outcome {
+            odd: last.odd.clone(),
+            attachments: last.attachments.clone(),
+            complete: report.is_complete(),
+            writes: report.done,
+            phases: [compiled - start, planned - compiled, planned.elapsed()],
+            basis: Arc::clone(&basis),
+            ..Outcome::default()
+        };
+        if report.is_complete() {
+            plan.ops[..report.done].iter().for_each(|op| mirror.note(op));
+            last.inputs.basis = basis;
+            last.unfinished = plan.has_removals().then(|| Unfinished {
+                plan,
+                settled: tokio::task::spawn_blocking(wait_for_programs),
+            });
+        } else {
+            outcome.problems.push(report.to_string());
+            self.last = None;
+        }
+        Ok(Some(outcome))
+    }
+
+    /// Whether something in the tables has yet to be removed.
+    pub(super) fn unfinished(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.unfinished.is_some())
+    }
+
+    /// Waits until the tables have settled, and removes what nothing leads to any more. May be left at any time and
+    /// called again.
+    ///
+    /// # Errors
+    /// If something could not be removed: then everything has to be compared.
+    pub(super) async fn finish(&mut self) -> Result<()> {
+        let Some(unfinished) = self.last.as_mut().and_then(|last| last.unfinished.as_mut()) else {
+            return Ok(());
+        };
+        (&mut unfinished.settled).await?;
+        let Some(mut last) = self.last.take() else {
+            return Ok(());
+        };
+        let Some(Unfinished { plan, .. }) = last.unfinished.take() else {
+            return Ok(());
+        };
+        fault::here(Point::ApplySettled);
+        let report = tokio::task::block_in_place(|| plan::finish(&plan, &mut self.store));
+        if !report.is_complete() {
+            bail!("{report}");
+        }
+        if let Some(mirror) = &mut last.mirror {
+            plan.ops[plan.ops.len() - report.done..]
+                .iter()
+                .for_each(|op| mirror.note(op));
+        }
+        self.last = Some(last);
+        Ok(())
     }
 
     /// The subnet of the bridge over which workloads reach the outside.
@@ -217,15 +407,16 @@ impl Synchronizer {
     fn write(
         &mut self,
         inputs: &Inputs,
-        interfaces: &crate::datapath::attach::Interfaces,
+        interfaces: &Interfaces,
         odd: Vec<Oddity>,
-    ) -> Result<Outcome> {
+    ) -> Result<(Outcome, Option<Mirror>)> {
         let mut outcome = Outcome {
             odd,
+            basis: Arc::clone(&inputs.basis),
             ..Outcome::default()
         };
         let start = Instant::now();
-        let desired = Desired::compile(&inputs.snapshot, &inputs.node, &inputs.known)?;
+        let desired = inputs.basis.desired()?;
         for refusal in &desired.refused {
             outcome.odd.push(Oddity::new(&refusal.object, &refusal.reason));
         }
@@ -246,24 +437,24 @@ impl Synchronizer {
         }
         fault::here(Point::SyncInterfaces);
 
+        let mut mirror = None;
         if self.fill_first {
-            self.fill(&desired, &mut outcome)?;
+            mirror = self.fill(desired.clone(), &mut outcome)?;
         }
         self.attach(interfaces, &mut outcome);
         if !std::mem::take(&mut self.fill_first) {
-            self.fill(&desired, &mut outcome)?;
+            mirror = self.fill(desired, &mut outcome)?;
         }
 
         for interface in present.keys().filter(|i| !inputs.rows.contains_key(i)) {
             self.store.delete::<InterfaceTable>(interface)?;
             outcome.writes += 1;
         }
-        outcome.desired = Arc::new(desired);
-        Ok(outcome)
+        Ok((outcome, mirror))
     }
 
     /// The programs.
-    fn attach(&mut self, interfaces: &crate::datapath::attach::Interfaces, outcome: &mut Outcome) {
+    fn attach(&mut self, interfaces: &Interfaces, outcome: &mut Outcome) {
         outcome.attachments = self.attacher.reconcile(&interfaces.wanted());
         for attachment in &outcome.attachments {
             if let Some(error) = &attachment.error {
@@ -276,13 +467,13 @@ impl Synchronizer {
         fault::here(Point::SyncAttached);
     }
 
-    /// The tables.
-    fn fill(&mut self, desired: &Desired, outcome: &mut Outcome) -> Result<()> {
+    /// The tables. Returns what they hold then, if parts of it can be planned alone.
+    fn fill(&mut self, desired: Desired, outcome: &mut Outcome) -> Result<Option<Mirror>> {
         let start = Instant::now();
         let mut actual = Actual::read(&self.store).context("cannot read the tables")?;
         actual.reusable = self.reusable.clone();
-        let plan = plan::diff(desired, &actual);
-        drop(actual);
+        let plan = if explained() { plan::diff } else { plan::writes }(&desired, &actual);
+        let Desired { separate, drained, .. } = desired;
         outcome.phases[1] = start.elapsed();
         fault::here(Point::SyncPlanned);
 
@@ -295,17 +486,29 @@ impl Synchronizer {
         outcome.problems.extend(plan.problems.iter().cloned());
         if !report.is_complete() {
             outcome.problems.push(report.to_string());
-        } else if self.shed != desired.drained {
-            let moved = shed::shed(&mut self.store, &desired.drained)?;
+        } else if self.shed != drained {
+            let moved = shed::shed(&mut self.store, &drained)?;
             if moved > 0 {
                 tracing::info!(target: "lb::sync", flows = moved, "UDP flows leave what drains in their service alone");
             }
-            self.shed.clone_from(&desired.drained);
+            self.shed = drained;
         }
-        for change in &plan.changes {
-            tracing::debug!(target: "lb::sync", action = ?change.action, object = change.object, name = %change.name,
-                detail = %change.detail, "change");
-        }
-        Ok(())
+        say(&plan);
+        Ok((separate && outcome.complete).then(|| {
+            plan.ops.iter().for_each(|op| actual.note(op));
+            Mirror::new(actual)
+        }))
+    }
+}
+
+/// Whether anybody wants to know what changes.
+fn explained() -> bool {
+    tracing::enabled!(target: "lb::sync", tracing::Level::DEBUG)
+}
+
+fn say(plan: &Plan) {
+    for change in &plan.changes {
+        tracing::debug!(target: "lb::sync", action = ?change.action, object = change.object, name = %change.name,
+            detail = %change.detail, "change");
     }
 }

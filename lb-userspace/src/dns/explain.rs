@@ -125,7 +125,8 @@ impl Zone {
         let network_name = |index: usize| self.networks[index].name.clone();
         let answer = self.answer(scope, name, wanted);
         let found = self.find(scope, name);
-        if let Some((index, entry)) = found {
+        if let Some((index, entry)) = &found {
+            let index = *index;
             explanation.network = Some(network_name(index));
             explanation.kind = Some(entry.kind);
         }
@@ -139,7 +140,7 @@ impl Zone {
         match answer {
             Answer::Addresses(addresses) => {
                 explanation.outcome = Outcome::Answered;
-                let records = found.map(|(_, entry)| entry.records.as_slice()).unwrap_or_default();
+                let records = found.map(|(_, entry)| entry.records).unwrap_or_default();
                 explanation.records = records
                     .iter()
                     .filter(|record| addresses.contains(&record.address))
@@ -147,7 +148,7 @@ impl Zone {
                         record_type: explanation.record_type.clone(),
                         value: record.address.to_string(),
                         service: Some(record.service.to_string()),
-                        task: record.task.as_deref().map(str::to_owned),
+                        task: record.task.map(str::to_owned),
                         fitness: Some(record.fitness),
                     })
                     .collect();

@@ -10,8 +10,9 @@ use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 /// Largest datagram that is sent and asked for: fits every path without fragments (DNS flag day 2020).
 pub(super) const MAX_DATAGRAM: u16 = 1232;
 /// Largest datagram that every client must take (RFC 1035).
-const MIN_DATAGRAM: u16 = 512;
-const HEADER: usize = 12;
+pub(super) const MIN_DATAGRAM: u16 = 512;
+/// Bytes of a message's header.
+pub(super) const HEADER: usize = 12;
 
 /// How a question came, and its answer goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,10 @@
 //! | file | holds |
 //! |---|---|
 //! | [`zone`] | the pure table: which addresses a name has, and for whom |
+//! | `names`, `shards` | the names of one network; a table whose copies share what is the same |
 //! | [`explain`] | the same, with reasons, for `lbctl dns query` |
 //! | `message` | questions and answers as bytes; what an upstream's answer is worth |
+//! | `quick` | the short way of usual questions, without a message in between |
 //! | `server` | from a client's bytes to the answer's |
 //! | `listen`, `udp`, `tcp` | the sockets |
 //! | `upstream` | forwarding |
@@ -18,7 +20,10 @@ pub mod explain;
 pub mod fuzz;
 mod listen;
 mod message;
+mod names;
+mod quick;
 mod server;
+mod shards;
 mod tcp;
 mod udp;
 mod upstream;

@@ -13,6 +13,7 @@ use rand::seq::SliceRandom;
 
 use super::counters::{DnsCounters, Source};
 use super::message::{self, Content, Parsed, Question, Reply, Transport};
+use super::quick::Plain;
 use super::upstream::Upstreams;
 use super::zone::{Answer, Zone};
 use crate::net::limits::{Limit, Permit};
@@ -63,7 +64,39 @@ pub(super) struct Forward {
     _permit: Permit,
 }
 
+/// What the short way works in; kept, so that it allocates little.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    name: String,
+    reply: Vec<u8>,
+}
+
 impl Server {
+    /// The answer to a usual question for a name of ours, without I/O. `None`: it goes the long way ([`Server::react`]).
+    pub(super) fn quick<'a>(&self, client: SocketAddr, bytes: &[u8], scratch: &'a mut Scratch) -> Option<&'a [u8]> {
+        let since = Instant::now();
+        let plain = Plain::read(bytes, &mut scratch.name)?;
+        let zone = self.zone.load();
+        let addresses = match zone.lookup(client.ip().to_canonical(), &scratch.name, plain.record_type) {
+            Answer::Addresses(mut addresses) => {
+                addresses.shuffle(&mut rand::rng());
+                addresses
+            }
+            Answer::Empty => Vec::new(),
+            Answer::Pointers(_) | Answer::OtherType | Answer::Unknown => return None,
+        };
+        if !plain.answer(&addresses, self.ttl, &mut scratch.reply) {
+            return None;
+        }
+        self.counters.answered(
+            Source::Local,
+            Some(plain.record_type),
+            ResponseCode::NoError,
+            since.elapsed(),
+        );
+        Some(&scratch.reply)
+    }
+
     /// Decides at once, without I/O.
     pub(super) fn react(&self, client: SocketAddr, bytes: &[u8], transport: Transport) -> Reaction {
         let since = Instant::now();

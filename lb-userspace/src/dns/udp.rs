@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::message::Transport;
-use super::server::{Reaction, Server};
+use super::server::{Reaction, Scratch, Server};
 
 /// Larger questions do not exist; what is cut off here does not parse.
 const BUFFER: usize = 4096;
@@ -76,6 +76,7 @@ impl Listener {
 /// Serves until `stop`. What is being forwarded lives on in `tasks`.
 pub(super) async fn serve(listener: Arc<Listener>, server: Arc<Server>, tasks: TaskTracker, stop: CancellationToken) {
     let mut buffer = vec![0; BUFFER];
+    let mut scratch = Scratch::default();
     loop {
         let received = tokio::select! {
             () = stop.cancelled() => return,
@@ -90,6 +91,10 @@ pub(super) async fn serve(listener: Arc<Listener>, server: Arc<Server>, tasks: T
                 continue;
             }
         };
+        if let Some(answer) = server.quick(client, &buffer[..length], &mut scratch) {
+            reply(&listener, answer, client, local).await;
+            continue;
+        }
         match server.react(client, &buffer[..length], Transport::Udp) {
             Reaction::Ignore => {}
             Reaction::Reply(pending) => {

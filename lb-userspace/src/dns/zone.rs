@@ -1,14 +1,15 @@
 //! The name table: which addresses a name has, and for whom. Pure: compiled from a snapshot, read by the server.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use hickory_proto::rr::RecordType;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::model::snapshot::{BackendState, EndpointMode, Network, Service, Snapshot};
+use super::names::{Entry, NetworkNames};
+use crate::model::snapshot::{Network, Service, Services, Snapshot};
 
 /// Every name of every network of one snapshot.
 ///
@@ -24,14 +25,14 @@ pub struct Zone {
     /// Prefix lengths in use by IPv4 and IPv6 subnets, longest first.
     prefixes: [Vec<u8>; 2],
     nodes: HashSet<IpAddr>,
+    /// What it was compiled from.
+    source: Source,
 }
 
-/// The names of one network, in lower case.
-#[derive(Clone, Debug)]
-pub(super) struct NetworkNames {
-    pub(super) name: String,
-    names: HashMap<String, Entry>,
-    pointers: HashMap<IpAddr, Vec<String>>,
+#[derive(Clone, Debug, Default)]
+struct Source {
+    networks: Vec<Network>,
+    services: Services,
 }
 
 /// What a name stands for.
@@ -58,23 +59,6 @@ pub enum Fitness {
     Empty,
 }
 
-/// One address of a name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Record {
-    pub(super) address: IpAddr,
-    pub(super) service: Arc<str>,
-    /// The backend whose address it is; none: a VIP.
-    pub(super) task: Option<Arc<str>>,
-    pub(super) fitness: Fitness,
-}
-
-/// A name and its addresses, both families.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) kind: NameKind,
-    pub(super) records: Vec<Record>,
-}
-
 /// What the zone says to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -97,14 +81,13 @@ impl Zone {
         order.sort_by(|a, b| a.name.cmp(&b.name));
         let mut zone = Self {
             generation: snapshot.generation,
-            nodes: snapshot
-                .nodes
-                .iter()
-                .flat_map(|node| node.addresses.iter().copied())
-                .collect(),
+            nodes: node_addresses(snapshot),
             ..Self::default()
         };
-        let mut drafts: Vec<Draft> = Vec::new();
+        let mut sizes: HashMap<&str, usize> = HashMap::new();
+        for service in &snapshot.services {
+            *sizes.entry(&service.network).or_default() += 1 + service.backends.len();
+        }
         for (index, network) in order.iter().enumerate() {
             zone.by_name.entry(network.name.to_ascii_lowercase()).or_insert(index);
             // Nobody is in Swarm's mesh as a client, and it has no names.
@@ -113,24 +96,53 @@ impl Zone {
                 zone.subnets.entry(subnet.trunc()).or_default().push(index);
                 zone.prefixes[family(subnet.addr())].push(subnet.prefix_len());
             }
-            drafts.push(Draft::default());
+            let size = sizes.get(network.name.as_str()).copied().unwrap_or(0);
+            zone.networks.push(NetworkNames::new(network, size));
         }
         for lengths in &mut zone.prefixes {
             lengths.sort_unstable_by(|a, b| b.cmp(a));
             lengths.dedup();
         }
-        for service in &snapshot.services {
-            let is_its = |network: &&&Network| network.name == service.network && !network.ingress;
-            if let Some(index) = order.iter().position(|network| is_its(&network)) {
-                drafts[index].add(service);
+        for service in snapshot.services.shared() {
+            if let Some(names) = zone.names_of(service) {
+                names.add(service);
             }
         }
-        zone.networks = order
-            .iter()
-            .zip(drafts)
-            .map(|(network, draft)| draft.finish(&network.name))
-            .collect();
+        zone.source = Source {
+            networks: snapshot.networks.clone(),
+            services: snapshot.services.clone(),
+        };
         zone
+    }
+
+    /// The names of `snapshot`, at the cost of what is new in it.
+    pub fn follow(&self, snapshot: &Snapshot) -> Self {
+        let crowded = self.networks.iter().any(NetworkNames::is_crowded);
+        if crowded || self.source.networks != snapshot.networks {
+            return Self::compile(snapshot);
+        }
+        let mut zone = self.clone();
+        zone.generation = snapshot.generation;
+        zone.nodes = node_addresses(snapshot);
+        let changes = snapshot.services.changes(&self.source.services);
+        for service in &changes.gone {
+            if let Some(names) = zone.names_of(service) {
+                names.remove(service);
+            }
+        }
+        for service in &changes.come {
+            if let Some(names) = zone.names_of(service) {
+                names.add(service);
+            }
+        }
+        zone.source.services = snapshot.services.clone();
+        zone
+    }
+
+    /// Where the names of a service belong, if its network has names.
+    fn names_of(&mut self, service: &Service) -> Option<&mut NetworkNames> {
+        let is_its = |names: &&mut NetworkNames| names.name == service.network && !names.ingress;
+        self.networks.iter_mut().find(is_its)
     }
 
     /// Generation of the snapshot that it was compiled from.
@@ -140,12 +152,12 @@ impl Zone {
 
     /// Number of names, without reverse ones.
     pub fn len(&self) -> usize {
-        self.networks.iter().map(|network| network.names.len()).sum()
+        self.networks.iter().map(NetworkNames::len).sum()
     }
 
     /// Whether there is no name at all.
     pub fn is_empty(&self) -> bool {
-        self.networks.iter().all(|network| network.names.is_empty())
+        self.len() == 0
     }
 
     /// The answer for a client at address `client` to a question for `name` (any case, with or without final dot).
@@ -184,7 +196,7 @@ impl Zone {
         if record_type == RecordType::PTR
             && let Some((_, pointers)) = self.reverse(scope, name)
         {
-            return Answer::Pointers(pointers.to_vec());
+            return Answer::Pointers(pointers);
         }
         let Some((_, entry)) = self.find(scope, name) else {
             return Answer::Unknown;
@@ -210,26 +222,29 @@ impl Zone {
 
     /// The entry of a name: first as it stands in each of the asker's networks, then with a network split off its
     /// end, the shortest first. The first match wins; answers of several networks are never merged.
-    pub(super) fn find(&self, scope: &[usize], name: &str) -> Option<(usize, &Entry)> {
-        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    pub(super) fn find(&self, scope: &[usize], name: &str) -> Option<(usize, Entry<'_>)> {
+        let mut name = Cow::Borrowed(name.strip_suffix('.').unwrap_or(name));
+        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            name.to_mut().make_ascii_lowercase();
+        }
         if let Some(found) = scope
             .iter()
-            .find_map(|&index| Some((index, self.networks[index].names.get(name.as_str())?)))
+            .find_map(|&index| Some((index, self.networks[index].entry(&name)?)))
         {
             return Some(found);
         }
         name.rmatch_indices('.').find_map(|(dot, _)| {
-            let index = self.network(&name[dot + 1..])?;
+            let index = *self.by_name.get(&name[dot + 1..])?;
             let visible = scope.is_empty() || scope.contains(&index);
-            let entry = self.networks[index].names.get(&name[..dot])?;
-            visible.then_some((index, entry))
+            let entry = || self.networks[index].entry(&name[..dot]);
+            Some((index, visible.then(entry)??))
         })
     }
 
     /// The task names of the address that a reverse name (`4.3.2.1.in-addr.arpa`) stands for.
-    pub(super) fn reverse(&self, scope: &[usize], name: &str) -> Option<(usize, &[String])> {
+    pub(super) fn reverse(&self, scope: &[usize], name: &str) -> Option<(usize, Vec<String>)> {
         let address = reverse_address(name)?;
-        let pointers = |index: usize| Some((index, self.networks[index].pointers.get(&address)?.as_slice()));
+        let pointers = |index: usize| Some((index, self.networks[index].pointers(address)?));
         match scope {
             [] => (0..self.networks.len()).find_map(pointers),
             scope => scope.iter().copied().find_map(pointers),
@@ -237,125 +252,9 @@ impl Zone {
     }
 }
 
-/// One network under construction: name to its records as service, as `tasks.` and as task.
-#[derive(Default)]
-struct Draft {
-    names: BTreeMap<String, BTreeMap<NameKind, Vec<Record>>>,
-    tasks: Vec<(IpAddr, String)>,
-}
-
-impl Draft {
-    fn add(&mut self, service: &Service) {
-        let own: Arc<str> = Arc::from(service.name.as_str());
-        let mut tasks = Vec::new();
-        for backend in &service.backends {
-            let name: Arc<str> = Arc::from(backend.name.as_str());
-            let fitness = match backend.state {
-                BackendState::Ready => Fitness::Ready,
-                BackendState::Draining => Fitness::Draining,
-            };
-            let records: Vec<_> = backend
-                .addresses
-                .iter()
-                .map(|&address| Record {
-                    address,
-                    service: own.clone(),
-                    task: Some(name.clone()),
-                    fitness,
-                })
-                .collect();
-            self.tasks.extend(
-                backend
-                    .addresses
-                    .iter()
-                    .map(|&address| (address, backend.name.to_ascii_lowercase())),
-            );
-            tasks.extend(records.iter().cloned());
-            for name in std::iter::once(&backend.name).chain(&backend.aliases) {
-                self.put(name, NameKind::Task, &records);
-            }
-        }
-        let fitness = tasks
-            .iter()
-            .map(|record| record.fitness)
-            .min()
-            .unwrap_or(Fitness::Empty);
-        let vips: Vec<_> = service
-            .vips
-            .iter()
-            .map(|&address| Record {
-                address,
-                service: own.clone(),
-                task: None,
-                fitness,
-            })
-            .collect();
-        // A service that is only published has no VIP: its backends are all that its name can stand for.
-        let answered = if service.mode == EndpointMode::Vip && !vips.is_empty() {
-            &vips
-        } else {
-            &tasks
-        };
-        let mut names: Vec<_> = std::iter::once(&service.name).chain(&service.aliases).collect();
-        names.sort();
-        names.dedup();
-        for name in names {
-            self.put(name, NameKind::Service, answered);
-            self.put(&format!("tasks.{name}"), NameKind::Tasks, &tasks);
-        }
-    }
-
-    fn put(&mut self, name: &str, kind: NameKind, records: &[Record]) {
-        let kinds = self.names.entry(name.to_ascii_lowercase()).or_default();
-        kinds.entry(kind).or_default().extend_from_slice(records);
-    }
-
-    fn finish(self, network: &str) -> NetworkNames {
-        // Where a name is both, the service hides the `tasks.` form, which hides the task.
-        let names = self.names.into_iter().filter_map(|(name, kinds)| {
-            let (kind, records) = kinds.into_iter().next()?;
-            Some((
-                name,
-                Entry {
-                    kind,
-                    records: fittest(records),
-                },
-            ))
-        });
-        let mut pointers: HashMap<IpAddr, Vec<String>> = HashMap::new();
-        for (address, task) in self.tasks {
-            let target = format!("{task}.{}", network.to_ascii_lowercase());
-            let targets = pointers.entry(address).or_default();
-            if super::message::wire_name(&target).is_some() && !targets.contains(&target) {
-                targets.push(target);
-            }
-        }
-        pointers.retain(|_, targets| !targets.is_empty());
-        for targets in pointers.values_mut() {
-            targets.sort();
-        }
-        NetworkNames {
-            name: network.to_owned(),
-            names: names.collect(),
-            pointers,
-        }
-    }
-}
-
-/// Of each family the records of the best fitness, each address once.
-fn fittest(mut records: Vec<Record>) -> Vec<Record> {
-    let best = |v4: bool| {
-        records
-            .iter()
-            .filter(|r| r.address.is_ipv4() == v4)
-            .map(|r| r.fitness)
-            .min()
-    };
-    let (best_v4, best_v6) = (best(true), best(false));
-    records.retain(|r| Some(r.fitness) == if r.address.is_ipv4() { best_v4 } else { best_v6 });
-    records.sort();
-    records.dedup_by_key(|record| record.address);
-    records
+fn node_addresses(snapshot: &Snapshot) -> HashSet<IpAddr> {
+    let nodes = snapshot.nodes.iter();
+    nodes.flat_map(|node| node.addresses.iter().copied()).collect()
 }
 
 /// The address that a reverse name stands for.

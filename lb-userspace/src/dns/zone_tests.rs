@@ -6,7 +6,7 @@ use hickory_proto::rr::RecordType::{self, A, AAAA, ANY, MX, PTR, TXT};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::snapshot::{Backend, Network, Node};
+use crate::model::snapshot::{Backend, BackendState, EndpointMode, Network, Node};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -133,7 +133,8 @@ pub(in crate::dns) fn snapshot() -> Snapshot {
                 &["10.2.0.101"],
                 vec![backend("db.1", &["10.2.0.2"], Ready)],
             ),
-        ],
+        ]
+        .into(),
     }
 }
 
@@ -382,6 +383,35 @@ fn in_network(n: usize, address: IpAddr) -> bool {
 }
 
 proptest! {
+    /// Whatever the snapshots between: a zone that followed them answers as one that was made from the last.
+    #[test]
+    fn following_is_compiling(snapshots in prop::collection::vec(any_snapshot(), 1..5)) {
+        let mut zone = Zone::default();
+        let mut before = Services::default();
+        for mut snapshot in snapshots {
+            snapshot.services.share(&before);
+            before = snapshot.services.clone();
+            zone = zone.follow(&snapshot);
+            let fresh = Zone::compile(&snapshot);
+            prop_assert_eq!(zone.len(), fresh.len());
+            for client in [ip("10.0.9.9"), ip("10.1.9.9"), ip("10.2.9.9"), ip(OUTSIDE)] {
+                for name in WORDS {
+                    for name in [name.to_owned(), format!("tasks.{name}"), format!("{name}.net0"), format!("{name}.net1.x")] {
+                        for record_type in [A, AAAA, MX] {
+                            prop_assert_eq!(
+                                zone.lookup(client, &name, record_type), fresh.lookup(client, &name, record_type)
+                            );
+                        }
+                    }
+                }
+                for host in 0..8 {
+                    let name = format!("{host}.2.1.10.in-addr.arpa");
+                    prop_assert_eq!(zone.lookup(client, &name, PTR), fresh.lookup(client, &name, PTR));
+                }
+            }
+        }
+    }
+
     #[test]
     fn no_answer_ever_leaves_the_clients_network(
         snapshot in any_snapshot(),

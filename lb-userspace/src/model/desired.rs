@@ -60,6 +60,8 @@ pub struct Desired {
     pub vips: BTreeMap<VipKey, u32>,
     /// What was left out, and why; sorted.
     pub refused: Vec<Refusal>,
+    /// No two services have a backend, a VIP or a frontend in common: what is desired of each does not depend on others.
+    pub separate: bool,
 }
 
 /// A machine that runs the agent.

@@ -1,13 +1,17 @@
 //! [`Snapshot`]: everything one provider knows at one moment.
 
+mod services;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use services::{Changes, Iter, Services};
+
 /// Everything one provider knows at one moment. Already valid: a provider never publishes anything else.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Rises with every change that the provider saw.
     pub generation: u64,
@@ -16,11 +20,11 @@ pub struct Snapshot {
     /// Scopes of names and VIPs.
     pub networks: Vec<Network>,
     /// Services, one entry per (network, name).
-    pub services: Vec<Service>,
+    pub services: Services,
 }
 
 /// A machine that runs the agent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Unique.
     pub name: String,
@@ -32,7 +36,7 @@ pub struct Node {
 }
 
 /// A scope in which names and VIPs are valid.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// Unique.
     pub name: String,
@@ -62,7 +66,7 @@ pub enum EndpointMode {
 }
 
 /// A set of backends under one name in one network.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Unique within its network.
     pub name: String,
@@ -171,7 +175,7 @@ pub enum BackendState {
 }
 
 /// One task.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backend {
     /// Task name, unique within its service; also a DNS name.
     pub name: String,

@@ -2,7 +2,9 @@
 
 pub mod card;
 pub(crate) mod limits;
+pub mod memory;
 pub mod netns;
+pub mod privileges;
 mod resolve;
 mod watch;
 
@@ -21,7 +23,7 @@ use rtnetlink::packet_route::neighbour::{
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteType};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-pub use resolve::{Place, Surroundings};
+pub use resolve::{Place, Routes, Surroundings};
 pub use watch::watch;
 
 /// rtnetlink refused.

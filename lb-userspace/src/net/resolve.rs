@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use super::{Link, NetError, Netlink};
+use super::{Hop, Link, NetError, Netlink};
 
 /// Where an address of this node's own workloads is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +23,12 @@ pub struct Surroundings {
     pub pending: Vec<IpAddr>,
 }
 
+/// How this node reaches some addresses: what was looked up of the routes. None: not at all.
+pub type Routes = HashMap<IpAddr, Option<Hop>>;
+
 impl Netlink {
     /// Finds the places of `addresses`, which are on links of this node, and has the kernel resolve those that
-    /// it does not know.
+    /// it does not know. Routes that are not in `routes` are looked up and put there.
     ///
     /// # Errors
     /// If the kernel refuses to list its tables.
@@ -33,6 +36,7 @@ impl Netlink {
         &self,
         links: &[Link],
         addresses: impl IntoIterator<Item = IpAddr>,
+        routes: &mut Routes,
     ) -> Result<Surroundings, NetError> {
         let mut found = Surroundings::default();
         let mut addresses = addresses.into_iter().peekable();
@@ -56,12 +60,12 @@ impl Netlink {
             );
         }
         for address in addresses {
+            let hop = match routes.get(&address) {
+                Some(hop) => *hop,
+                None => *routes.entry(address).insert_entry(self.route(address).await?).get(),
+            };
             // Only what is on the link: behind a gateway there is no interface of its own to deliver to.
-            let Some(hop) = self
-                .route(address)
-                .await?
-                .filter(|hop| !hop.local && hop.gateway.is_none())
-            else {
+            let Some(hop) = hop.filter(|hop| !hop.local && hop.gateway.is_none()) else {
                 continue;
             };
             match neighbours.get(&(hop.ifindex, address)) {

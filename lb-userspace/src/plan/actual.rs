@@ -10,6 +10,7 @@ use lb_common::abi::{
 use lb_common::address::Address;
 
 use super::store::{ReadTables, StoreError};
+use super::{Action, Op, Row};
 
 /// What the tables hold.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,6 +36,17 @@ pub struct Actual {
     /// Elements of `backends` that may be given to another address. Empty: none, which is safe, and enough
     /// until every element of the table has been used once.
     pub reusable: Reusable,
+    /// Of a part of the tables: numbers up to these are used in the rest of them. Zero: this is all there is.
+    pub elsewhere: Elsewhere,
+}
+
+/// The highest numbers in use, in whatever part of the tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Key of `services`.
+    pub services: u32,
+    /// Element of `backends`.
+    pub backends: u32,
 }
 
 impl Actual {
@@ -54,7 +66,32 @@ impl Actual {
             vips: tables.entries::<Vips>()?,
             sources: tables.entries::<Sources>()?,
             reusable: Reusable::default(),
+            elsewhere: Elsewhere::default(),
         })
+    }
+
+    /// Takes note of a write that has been done.
+    pub fn note(&mut self, op: &Op) {
+        let remove = op.action == Action::Remove;
+        match op.row {
+            Row::Node(id, value) => drop(self.nodes.insert(id, value)),
+            Row::Backend(id, value) => drop(self.backends.insert(id, value)),
+            Row::Address(key, value) => put(&mut self.addresses, key, value, remove),
+            Row::LocalBackend(key, value) => put(&mut self.local_backends, key, value, remove),
+            Row::Slot(key, value) => put(&mut self.slots, key, value, remove),
+            Row::Service(id, value) => put(&mut self.services, id, value, remove),
+            Row::Frontend(key, value) => put(&mut self.frontends, key, value, remove),
+            Row::Vip(key, value) => put(&mut self.vips, key, value, remove),
+            Row::Source(key, value) => put(&mut self.sources, key, value, remove),
+        }
+    }
+}
+
+fn put<K: Ord, V>(table: &mut BTreeMap<K, V>, key: K, value: V, remove: bool) {
+    if remove {
+        table.remove(&key);
+    } else {
+        table.insert(key, value);
     }
 }
 

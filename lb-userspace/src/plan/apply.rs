@@ -1,6 +1,7 @@
 //! [`apply`]: executes a [`Plan`] in its order, and says what did not work.
 
 use std::fmt;
+use std::ops::Range;
 
 use lb_common::abi::{Addresses, Backends, Frontends, LocalBackends, Nodes, Services, Slots, Sources, Table, Vips};
 use serde::Serialize;
@@ -57,34 +58,75 @@ impl fmt::Display for Report {
 /// Executes `plan`, never in another order. What depends on a failed op is left out and everything else done: a
 /// service that cannot be changed keeps its old backends and stops no other. The next diff plans the rest again.
 pub fn apply(plan: &Plan, tables: &mut impl WriteTables) -> Report {
-    let mut report = Report::default();
-    let mut missing = vec![false; plan.ops.len()];
-    let mut settled = !plan.ops.iter().any(|op| op.phase < Phase::Break);
-    for (index, op) in plan.ops.iter().enumerate() {
-        if op.phase == Phase::Break && !settled {
-            tables.settle();
-            settled = true;
-            fault::here(Point::ApplySettled);
+    let mut work = Work::new(plan);
+    let removals = removals(plan);
+    work.execute(0..removals, tables);
+    if removals > 0 && removals < plan.ops.len() {
+        tables.settle();
+        fault::here(Point::ApplySettled);
+    }
+    work.execute(removals..plan.ops.len(), tables);
+    work.report
+}
+
+/// As [`apply`], up to where it would wait until nothing leads to what is to be removed: then everything is in force.
+/// [`finish`] does the rest, if this is complete and tables have settled ([`WriteTables::settle`]).
+pub fn begin(plan: &Plan, tables: &mut impl WriteTables) -> Report {
+    let mut work = Work::new(plan);
+    work.execute(0..removals(plan), tables);
+    work.report
+}
+
+/// What [`begin`] has left.
+pub fn finish(plan: &Plan, tables: &mut impl WriteTables) -> Report {
+    let mut work = Work::new(plan);
+    work.execute(removals(plan)..plan.ops.len(), tables);
+    work.report
+}
+
+/// Index of the first op that removes what nothing leads to any more.
+fn removals(plan: &Plan) -> usize {
+    plan.ops.partition_point(|op| op.phase < Phase::Break)
+}
+
+struct Work<'a> {
+    plan: &'a Plan,
+    report: Report,
+    /// Ops that were not done.
+    missing: Vec<bool>,
+}
+
+impl<'a> Work<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        Self {
+            plan,
+            report: Report::default(),
+            missing: vec![false; plan.ops.len()],
         }
-        if op.after.iter().any(|first| missing[*first]) {
-            missing[index] = true;
-            report.skipped += 1;
-            continue;
-        }
-        fault::here(point(op.phase));
-        match execute(op, tables) {
-            Ok(()) => report.done += 1,
-            Err(error) => {
-                missing[index] = true;
-                report.failed.push(Failure {
-                    op: index,
-                    what: op.to_string(),
-                    error: error.to_string(),
-                });
+    }
+
+    fn execute(&mut self, range: Range<usize>, tables: &mut impl WriteTables) {
+        for index in range {
+            let op = &self.plan.ops[index];
+            if op.after.iter().any(|first| self.missing[*first]) {
+                self.missing[index] = true;
+                self.report.skipped += 1;
+                continue;
+            }
+            fault::here(point(op.phase));
+            match execute(op, tables) {
+                Ok(()) => self.report.done += 1,
+                Err(error) => {
+                    self.missing[index] = true;
+                    self.report.failed.push(Failure {
+                        op: index,
+                        what: op.to_string(),
+                        error: error.to_string(),
+                    });
+                }
             }
         }
     }
-    report
 }
 
 const fn point(phase: Phase) -> Point {

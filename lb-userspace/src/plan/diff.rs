@@ -26,37 +26,54 @@ use crate::model::snapshot::BackendState;
 
 /// What must be written so that the tables hold what is desired.
 pub fn diff(desired: &Desired, actual: &Actual) -> Plan {
-    let mut diff = Diff {
-        desired,
-        actual,
-        old: SlotIndex::of(actual),
-        ids: Ids::assign(desired, actual),
-        ops: Vec::new(),
-        made: HashMap::new(),
-        elements: elements(actual),
-        in_force: HashMap::new(),
-        cuts: BTreeMap::new(),
-        leaves: BTreeMap::new(),
-        not_local: Vec::new(),
-        frontends: Vec::new(),
-        led: HashSet::new(),
-    };
-    diff.frontends = diff.frontends();
-    diff.make_nodes();
-    let drained = diff.make_backends();
-    diff.make_sources();
-    diff.make_services();
-    diff.ops.extend(drained);
-    diff.expose();
-    diff.close();
-    diff.break_sources();
-    diff.break_slots();
-    diff.break_backends();
-    diff.break_nodes();
+    let diff = Diff::of(desired, actual);
     Plan {
         changes: explain::changes(&diff),
         problems: diff.ids.problems,
         ops: diff.ops,
+    }
+}
+
+/// As [`diff`], without saying what that means to people, which costs as much again.
+pub fn writes(desired: &Desired, actual: &Actual) -> Plan {
+    let diff = Diff::of(desired, actual);
+    Plan {
+        changes: Vec::new(),
+        problems: diff.ids.problems,
+        ops: diff.ops,
+    }
+}
+
+impl<'a> Diff<'a> {
+    fn of(desired: &'a Desired, actual: &'a Actual) -> Self {
+        let mut diff = Diff {
+            desired,
+            actual,
+            old: SlotIndex::of(actual),
+            ids: Ids::assign(desired, actual),
+            ops: Vec::new(),
+            made: HashMap::new(),
+            elements: Elements::of(actual),
+            in_force: HashMap::new(),
+            cuts: BTreeMap::new(),
+            leaves: BTreeMap::new(),
+            not_local: Vec::new(),
+            frontends: Vec::new(),
+            led: HashSet::new(),
+        };
+        diff.frontends = diff.frontends();
+        diff.make_nodes();
+        let drained = diff.make_backends();
+        diff.make_sources();
+        diff.make_services();
+        diff.ops.extend(drained);
+        diff.expose();
+        diff.close();
+        diff.break_sources();
+        diff.break_slots();
+        diff.break_backends();
+        diff.break_nodes();
+        diff
     }
 }
 
@@ -70,7 +87,7 @@ pub(super) struct Diff<'a> {
     /// Backend elements taken into use, to the op that does it.
     made: HashMap<u32, usize>,
     /// Backend elements of the table, by id.
-    elements: Vec<Option<There>>,
+    elements: Elements,
     /// Services that stay: the generation and number of slots in force at the end.
     in_force: HashMap<u32, (u32, u32)>,
     /// Services whose slots change or that go, to the op from which on nothing leads to the old slots.
@@ -93,17 +110,56 @@ struct There {
     stays: bool,
 }
 
-fn elements(actual: &Actual) -> Vec<Option<There>> {
-    let highest = actual.backends.keys().next_back().map_or(0, |id| *id as usize + 1);
-    let mut elements: Vec<_> = std::iter::repeat_with(|| None).take(highest).collect();
-    for (id, value) in actual.backends.iter().filter(|(_, value)| value.state != BACKEND_GONE) {
-        elements[*id as usize] = Some(There {
+/// Backend elements of the table that lead to a backend, by id.
+struct Elements {
+    /// The lowest id.
+    first: u32,
+    elements: Vec<Option<There>>,
+    /// Where they lie far apart.
+    sparse: HashMap<u32, There>,
+}
+
+impl Elements {
+    fn of(actual: &Actual) -> Self {
+        let live = || actual.backends.iter().filter(|(_, value)| value.state != BACKEND_GONE);
+        let there = |value: &abi::Backend| There {
             key: key_of(value),
             value: *value,
             stays: false,
-        });
+        };
+        let (first, last) = match (live().next(), live().next_back()) {
+            (Some((first, _)), Some((last, _))) => (*first, *last),
+            _ => (0, 0),
+        };
+        let mut elements = Self {
+            first,
+            elements: Vec::new(),
+            sparse: HashMap::new(),
+        };
+        let span = (last - first) as usize + 1;
+        if span > 4 * actual.backends.len() {
+            elements.sparse = live().map(|(id, value)| (*id, there(value))).collect();
+            return elements;
+        }
+        elements.elements.resize_with(span, || None);
+        for (id, value) in live() {
+            elements.elements[(id - first) as usize] = Some(there(value));
+        }
+        elements
     }
-    elements
+
+    fn get(&self, id: u32) -> Option<&There> {
+        let dense = self.elements.get(id.checked_sub(self.first)? as usize);
+        dense.and_then(Option::as_ref).or_else(|| self.sparse.get(&id))
+    }
+
+    fn get_mut(&mut self, id: u32) -> Option<&mut There> {
+        let dense = self.elements.get_mut(id.checked_sub(self.first)? as usize);
+        match dense.and_then(Option::as_mut) {
+            Some(there) => Some(there),
+            None => self.sparse.get_mut(&id),
+        }
+    }
 }
 
 /// The write that puts a service's new slots in force.
@@ -169,7 +225,7 @@ impl Diff<'_> {
             let node = self.ids.nodes.get(&backend.node).copied().unwrap_or(0);
             let value = backend_value(key, backend, node, element.generation);
             let row = Row::Backend(element.id, value);
-            match self.elements.get_mut(element.id as usize).and_then(Option::as_mut) {
+            match self.elements.get_mut(element.id) {
                 None => {
                     let op = self.push(Phase::Make, Action::Add, row, Vec::new());
                     self.made.insert(element.id, op);
@@ -218,7 +274,7 @@ impl Diff<'_> {
 
     /// Whether an element of the table is and stays that of a backend.
     fn leads_to(&self, id: u32, key: &EndpointKey) -> bool {
-        let there = self.elements.get(id as usize).and_then(Option::as_ref);
+        let there = self.elements.get(id);
         there.is_some_and(|there| there.stays && there.key == *key)
     }
 }

@@ -103,7 +103,7 @@ impl Ids {
         let mut used: BTreeSet<u32> = actual.services.keys().copied().collect();
         used.extend(actual.frontends.values().map(|f| f.service));
         used.extend(actual.slots.keys().next_back().map(|slot| slot.service));
-        let mut fresh = Fresh::new(used.last(), capacity::SERVICES);
+        let mut fresh = Fresh::beyond(actual.elsewhere.services, used.last(), capacity::SERVICES);
         let mut complete = false;
         for (identity, service) in &desired.services {
             let id = known.get(identity).copied().or_else(|| {
@@ -146,7 +146,8 @@ impl Ids {
         there.sort_by(|(a, x), (b, y)| a.cmp(b).then(y.live.cmp(&x.live)));
         there.dedup_by(|(a, _), (b, _)| a == b);
 
-        let mut fresh = Fresh::new(actual.backends.keys().next_back(), capacity::BACKENDS);
+        let highest = actual.backends.keys().next_back();
+        let mut fresh = Fresh::beyond(actual.elsewhere.backends, highest, capacity::BACKENDS);
         let mut reusable = None;
         self.backends.reserve(desired.backends.len());
         for (key, wanted, there) in join(&desired.backends, there.iter().map(|(key, element)| (key, *element))) {
@@ -227,6 +228,15 @@ impl Fresh {
             end: capacity,
             highest,
             round: false,
+        }
+    }
+
+    /// As [`Fresh::new`]; where only a part of what is used is known, it does not go round.
+    fn beyond(elsewhere: u32, highest: Option<&u32>, capacity: u32) -> Self {
+        let highest = highest.map_or(elsewhere, |id| elsewhere.max(*id));
+        Self {
+            round: elsewhere > 0,
+            ..Self::new(Some(&highest), capacity)
         }
     }
 

@@ -7,6 +7,7 @@
 //! | [`slots`] | the order of a service's slots |
 //! | [`diff()`] | the plan: make before break |
 //! | [`apply()`] | its execution, step by step |
+//! | [`mirror`] | what the tables hold, remembered, and plans for a part of it |
 //! | [`store`], [`memory`] | where tables are |
 
 pub mod actual;
@@ -16,6 +17,7 @@ mod explain;
 pub mod ids;
 mod join;
 pub mod memory;
+pub mod mirror;
 mod print;
 pub mod slots;
 pub mod store;
@@ -25,9 +27,10 @@ use lb_common::address::Address;
 use serde::Serialize;
 
 pub use actual::{Actual, Reusable};
-pub use apply::{Report, apply};
-pub use diff::diff;
+pub use apply::{Report, apply, begin, finish};
+pub use diff::{diff, writes};
 pub use memory::MemoryTables;
+pub use mirror::Mirror;
 
 /// The difference between desired and actual: every write in the order in which it must be done.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -41,6 +44,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether something has to be removed when everything else is in force and has settled.
+    pub fn has_removals(&self) -> bool {
+        self.ops.last().is_some_and(|op| op.phase == Phase::Break)
+    }
+
     /// Nothing to write: the tables hold what they should, as far as they have room.
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()

@@ -64,7 +64,8 @@ fn snapshot(hosts: &[u8]) -> Snapshot {
                     aliases: Vec::new(),
                 })
                 .collect(),
-        }],
+        }]
+        .into(),
     }
 }
 

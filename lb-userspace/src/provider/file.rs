@@ -7,11 +7,14 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{Change, ProviderError, ProviderState};
-use crate::config::document::Document;
+use crate::config::document::{Document, Fault};
 use crate::model::snapshot::Snapshot;
 
+mod claims;
+mod cut;
 mod document;
 mod names;
+mod pieces;
 mod ports;
 mod read;
 mod services;
@@ -21,6 +24,9 @@ mod watcher;
 
 pub use ports::AUTOMATIC;
 pub use read::read;
+
+use pieces::Pieces;
+use read::Stamp;
 
 /// Reads a cluster document. `name` is the name that faults give it, `tunnel_port` the UDP port that no service may
 /// publish. The snapshot's generation is 0.
@@ -47,7 +53,12 @@ pub fn start(path: &Path, tunnel_port: u16) -> io::Result<watch::Receiver<Provid
                 tunnel_port,
                 sender,
                 last: None,
+                pieces: None,
                 doubt: None,
+                stamp: None,
+                reread: false,
+                file: None,
+                cut_off: false,
             };
             watcher::run(&path, &mut source);
         })?;
@@ -63,8 +74,18 @@ struct Source {
     sender: watch::Sender<ProviderState>,
     /// The content of which the published state speaks.
     last: Option<Content>,
+    /// Those of `last`, where it can be taken apart.
+    pieces: Option<Pieces>,
     /// A content that cannot be used and was seen once: it may be half written.
     doubt: Option<Content>,
+    /// How the file looked from outside when it was read last,
+    stamp: Option<Stamp>,
+    /// and the time before.
+    reread: bool,
+    /// Device and inode of `last`.
+    file: Option<[i64; 2]>,
+    /// `last` was refused for being the beginning of the one before.
+    cut_off: bool,
 }
 
 /// Whether the document has to be read again soon.
@@ -79,32 +100,112 @@ enum Outcome {
 }
 
 impl Source {
-    /// Reads the document and publishes what changed.
-    fn refresh(&mut self) -> Outcome {
+    /// Reads the document and publishes what changed. Unless `prompted`, it is not read again and again as long as it
+    /// looks the same from outside.
+    fn refresh(&mut self, prompted: bool) -> Outcome {
         if self.sender.is_closed() {
             return Outcome::Unwanted;
         }
+        let stamp = read::stamp(&self.path);
+        let same = stamp.is_some() && stamp == self.stamp;
+        // Within one tick of the file system's clock it may have changed without a trace: it is read twice.
+        if same && self.reread && !prompted && self.doubt.is_none() {
+            return Outcome::Settled;
+        }
+        self.reread = same;
+        self.stamp = stamp;
+        if let Some(outcome) = self.follow() {
+            return outcome;
+        }
         let content = read(&self.path);
+        let file = self.stamp.map(|stamp| [stamp[0], stamp[1]]);
+        if self.cut_off && file != self.file {
+            // It was put there whole: so it is meant.
+            (self.cut_off, self.last) = (false, None);
+        }
         if self.last.as_ref() == Some(&content) {
             self.doubt = None;
             return Outcome::Settled;
         }
-        let name = self.path.display().to_string();
-        let parsed = content
+        let mut parsed = content
             .as_ref()
             .map_err(Clone::clone)
-            .and_then(|bytes| parse(&name, bytes, self.tunnel_port));
+            .and_then(|bytes| self.parse(bytes));
+        self.cut_off =
+            parsed.is_ok() && file == self.file && content.as_ref().is_ok_and(|bytes| self.is_cut_off(bytes));
+        if let (true, Ok(bytes)) = (self.cut_off, &content) {
+            parsed = Err(self.cut_off_at_end(bytes));
+        }
         match parsed {
-            Ok(snapshot) => self.publish(snapshot),
+            Ok((pieces, snapshot)) => {
+                self.pieces = pieces;
+                self.publish(snapshot);
+            }
             Err(_) if self.doubt.as_ref() != Some(&content) => {
                 self.doubt = Some(content);
                 return Outcome::Doubtful;
             }
-            Err(error) => self.refuse(error),
+            Err(error) => {
+                self.pieces = None;
+                self.refuse(error);
+            }
         }
         self.doubt = None;
+        self.file = file;
         self.last = Some(content);
         Outcome::Settled
+    }
+
+    /// Whether this is only the beginning of the document in force.
+    fn is_cut_off(&self, bytes: &[u8]) -> bool {
+        let longer = |last: &Vec<u8>| last.len() > bytes.len() && last.starts_with(bytes);
+        matches!(&self.last, Some(Ok(last)) if longer(last))
+    }
+
+    /// What a writer leaves that ran out of space, or was killed, may be valid and lack half of the cluster.
+    fn cut_off_at_end(&self, bytes: &[u8]) -> ProviderError {
+        let name = self.path.display().to_string();
+        let mut fault = Fault::new(
+            &name,
+            "",
+            "the file was cut off here: it is the beginning of the document in force",
+        )
+        .with_hint(Some(
+            "write it again (is the disk full?); if the rest was removed on purpose, put it there by renaming".into(),
+        ));
+        fault.line = Some(bytes.split(|byte| *byte == b'\n').count());
+        ProviderError::Invalid(vec![fault])
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Result<(Option<Pieces>, Snapshot), ProviderError> {
+        if let Some((pieces, snapshot)) = Pieces::read(bytes, self.tunnel_port) {
+            return Ok((Some(pieces), snapshot));
+        }
+        let name = self.path.display().to_string();
+        Ok((None, parse(&name, bytes, self.tunnel_port)?))
+    }
+
+    /// Follows a change of the document in force, at the cost of what it changes. `None`: it has to be read as a whole.
+    fn follow(&mut self) -> Option<Outcome> {
+        let Some(Ok(last)) = &mut self.last else { return None };
+        let pieces = self.pieces.as_mut()?;
+        let snapshot = match read::edit(&self.path, last).ok()? {
+            None => None,
+            Some(edit) => {
+                if edit.new.is_empty() && edit.at + edit.old == last.len() {
+                    return None;
+                }
+                let snapshot = pieces.change(last, &edit)?;
+                last.splice(edit.at..edit.at + edit.old, edit.new);
+                Some(snapshot)
+            }
+        };
+        self.doubt = None;
+        self.file = self.stamp.map(|stamp| [stamp[0], stamp[1]]);
+        if let Some(snapshot) = snapshot {
+            self.publish(snapshot);
+        }
+        Some(Outcome::Settled)
     }
 
     fn publish(&self, snapshot: Snapshot) {

@@ -1,7 +1,7 @@
 //! [`ProviderState`]: what a provider publishes.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Instant;
 
 use super::ProviderError;
 use crate::model::desired::Refusal;
@@ -19,8 +19,8 @@ pub struct ProviderState {
     pub refused: Arc<Vec<Refusal>>,
     /// Why the newest state of the source is not in force, if it is not.
     pub error: Option<Arc<ProviderError>>,
-    /// When `snapshot` or `error` last changed.
-    pub last_change: SystemTime,
+    /// When `snapshot` or `error` last changed. No wall clock, which may jump.
+    pub last_change: Instant,
 }
 
 /// What [`ProviderState::accept`] changed.
@@ -41,7 +41,7 @@ impl Default for ProviderState {
             node: None,
             refused: Arc::default(),
             error: None,
-            last_change: SystemTime::now(),
+            last_change: Instant::now(),
         }
     }
 }
@@ -52,12 +52,15 @@ impl ProviderState {
         let current = self.snapshot.as_deref();
         let generation = current.map_or(0, |current| current.generation);
         snapshot.generation = generation;
+        if let Some(current) = current {
+            snapshot.services.share(&current.services);
+        }
         let same = current == Some(&snapshot);
         if same && self.error.is_none() && *self.refused == refused && self.node.as_deref() == node {
             return Change::Nothing;
         }
         if !same || self.error.is_some() {
-            self.last_change = SystemTime::now();
+            self.last_change = Instant::now();
         }
         self.error = None;
         if *self.refused != refused {
@@ -78,7 +81,7 @@ impl ProviderState {
             return false;
         }
         self.error = Some(Arc::new(error));
-        self.last_change = SystemTime::now();
+        self.last_change = Instant::now();
         true
     }
 }

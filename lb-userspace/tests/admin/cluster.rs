@@ -92,7 +92,8 @@ pub(crate) fn snapshot() -> Snapshot {
             },
             service("api", "front"),
             service("api", "back"),
-        ],
+        ]
+        .into(),
     }
 }
 

@@ -424,3 +424,37 @@ fn skip(why: &str) {
     );
     println!("SKIP: {why}");
 }
+
+/// The first line of the answer to a request on the agent's socket.
+fn request(agent: &Agent, method: &str, path: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let socket = agent.directory.path().join("admin.sock");
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: lb\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn nothing_but_reading_is_answered() {
+    let agent = agent();
+    let paths = [
+        "status",
+        "services",
+        "services/web",
+        "backends",
+        "flows",
+        "plan",
+        "dns?name=web",
+    ];
+    let paths = paths.map(|path| format!("/v1/{path}"));
+    for path in paths.iter().map(String::as_str).chain(["/livez", "/metrics"]) {
+        assert!(request(&agent, "GET", path).contains(" 200 "), "GET {path}");
+        for method in ["POST", "PUT", "PATCH", "DELETE"] {
+            let answer = request(&agent, method, path);
+            assert!(answer.contains(" 405 "), "{method} {path}: {answer}");
+        }
+    }
+}

@@ -29,6 +29,7 @@ pub struct Builder {
     xdp: &'static str,
     offload: bool,
     upstreams: Vec<std::net::SocketAddr>,
+    log: &'static str,
 }
 
 impl Default for Builder {
@@ -39,6 +40,7 @@ impl Default for Builder {
             xdp: "auto",
             offload: true,
             upstreams: Vec::new(),
+            log: "debug",
         }
     }
 }
@@ -143,6 +145,13 @@ impl Builder {
     #[must_use]
     pub fn upstreams(mut self, upstreams: &[std::net::SocketAddr]) -> Self {
         self.upstreams = upstreams.to_vec();
+        self
+    }
+
+    /// What agents log; everything unless this says otherwise, and that takes them time.
+    #[must_use]
+    pub fn log(mut self, level: &'static str) -> Self {
+        self.log = level;
         self
     }
 
@@ -265,7 +274,7 @@ impl Builder {
             admin: Admin {
                 socket: &agent.socket(),
             },
-            log: Log { level: "debug" },
+            log: Log { level: self.log },
         };
         fs::write(agent.config(), toml::to_string_pretty(&config)?)?;
         let socket = agent.socket();

@@ -47,7 +47,7 @@ pub(crate) fn snapshot() -> Snapshot {
             overlay: true,
             ingress: true,
         }],
-        services: vec![service],
+        services: vec![service].into(),
         ..Snapshot::default()
     }
 }

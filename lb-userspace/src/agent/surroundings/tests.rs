@@ -51,7 +51,7 @@ fn snapshot() -> Snapshot {
             overlay: false,
             ingress: false,
         }],
-        services: vec![snapshot::Service {
+        services: vec![Service {
             name: "web".into(),
             network: "app".into(),
             mode: snapshot::EndpointMode::Vip,
@@ -63,7 +63,8 @@ fn snapshot() -> Snapshot {
             tcp_timeout: None,
             udp_timeout: None,
             backends: vec![backend("n1", "10.9.0.2"), backend("n2", "10.9.0.3")],
-        }],
+        }]
+        .into(),
     }
 }
 
@@ -160,7 +161,7 @@ fn tunnel_peers_are_the_first_addresses_of_the_others() {
 fn only_places_behind_our_programs_are_told() {
     let (config, snapshot, links) = (config(&[]), snapshot(), links());
     let (chosen, _) = choose(&config, "n1", &snapshot, &links, &[]);
-    let backends = local_backends("n1", &snapshot);
+    let backends = local_backends("n1", &snapshot.networks, &snapshot.services);
     assert_eq!(
         backends.iter().map(|(ip, n)| (*ip, n.id)).collect::<Vec<_>>(),
         [(ip("10.9.0.2"), 77)]

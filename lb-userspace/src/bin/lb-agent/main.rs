@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use lb_userspace::agent;
 use lb_userspace::config::OnExit;
+use lb_userspace::net::{memory, privileges};
 
 mod args;
 mod config;
@@ -30,6 +31,8 @@ fn main() -> ExitCode {
 
 fn run(source: &Source) -> Result<()> {
     let config = config::load(source)?.config;
+    memory::prepare();
+    privileges::restrict().context("cannot give up privileges that are not needed")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("lb-agent")

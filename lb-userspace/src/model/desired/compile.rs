@@ -35,6 +35,7 @@ impl Desired {
         }
         let mut compiler = Compiler {
             interfaces,
+            own: Vec::new(),
             desired: Self {
                 generation: snapshot.generation,
                 node: node.to_owned(),
@@ -55,6 +56,25 @@ impl Desired {
 struct Compiler<'a> {
     interfaces: &'a Interfaces,
     desired: Desired,
+    /// Backends of the service at hand; some more than once.
+    own: Vec<EndpointKey>,
+}
+
+/// What services would have if they had nothing in common.
+#[derive(Default)]
+struct Own {
+    vips: usize,
+    backends: usize,
+}
+
+impl Own {
+    fn count(&mut self, service: &snapshot::Service, backends: &mut Vec<EndpointKey>) {
+        backends.sort_unstable();
+        backends.dedup();
+        self.backends += backends.len();
+        let vips = &service.vips;
+        self.vips += (0..vips.len()).filter(|i| !vips[..*i].contains(&vips[*i])).count();
+    }
 }
 
 /// One port of one service in one family.
@@ -109,7 +129,10 @@ impl Compiler<'_> {
         let networks: BTreeMap<_, _> = snapshot.networks.iter().map(|n| (n.name.as_str(), n)).collect();
         let mut services: Vec<_> = snapshot.services.iter().collect();
         services.sort_by_key(|s| (&s.network, &s.name));
+        let refused = self.desired.refused.len();
+        let mut own = Own::default();
         for service in services {
+            self.own.clear();
             let Some(network) = networks.get(service.network.as_str()) else {
                 let name = &service.network;
                 self.refuse(
@@ -140,7 +163,11 @@ impl Compiler<'_> {
                     });
                 }
             }
+            own.count(service, &mut self.own);
         }
+        let Desired { vips, backends, .. } = &self.desired;
+        self.desired.separate =
+            self.desired.refused.len() == refused && (vips.len(), backends.len()) == (own.vips, own.backends);
     }
 
     /// The frontends of one port in one family, and the sets behind them.
@@ -323,6 +350,7 @@ impl Compiler<'_> {
             self.desired.local_backends.insert(key);
         }
         let name = backend.name.clone();
+        self.own.push(key);
         let there = self.desired.backends.entry(key).or_insert(Backend {
             name,
             node,

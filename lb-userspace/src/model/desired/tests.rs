@@ -59,7 +59,8 @@ fn cluster() -> Snapshot {
                 backend("web.1", "n1", &["10.0.1.21"]),
                 backend("web.2", "n2", &["10.0.1.22"]),
             ],
-        }],
+        }]
+        .into(),
     }
 }
 

@@ -52,7 +52,7 @@ impl Diff<'_> {
             self.push(Phase::Break, Action::Remove, Row::LocalBackend(key, id), Vec::new());
         }
         let elements = &self.elements;
-        let goes = |id: &&u32| elements[**id as usize].as_ref().is_some_and(|there| !there.stays);
+        let goes = |id: &&u32| elements.get(**id).is_some_and(|there| !there.stays);
         // Each waits for the services that chose it.
         let mut going: BTreeMap<u32, Vec<usize>> = actual
             .backends

@@ -378,7 +378,7 @@ proptest! {
             replace(&mut lists[list], &path, new);
         }
         if let Ok(Some((snapshot, refused))) = read(&lists) {
-            prop_assert!(snapshot.services.is_sorted_by(|a, b| (&a.network, &a.name) < (&b.network, &b.name)));
+            prop_assert!(snapshot.services.iter().is_sorted_by(|a, b| (&a.network, &a.name) < (&b.network, &b.name)));
             prop_assert!(snapshot.nodes.is_sorted_by(|a, b| a.name < b.name));
             prop_assert!(snapshot.networks.is_sorted_by(|a, b| a.name < b.name));
             prop_assert!(refused.is_sorted_by(|a, b| a < b));

@@ -41,7 +41,7 @@ pub fn translate(
     let snapshot = Snapshot {
         generation: 0,
         nodes: node_list(nodes, &names, &mut refused),
-        services: services::services(services, tasks, &places(nodes, &names), &networks, &mut refused),
+        services: services::services(services, tasks, &places(nodes, &names), &networks, &mut refused).into(),
         networks: networks.into_iter().map(|overlay| overlay.network).collect(),
     };
     Ok((snapshot, refused.0.into_iter().collect()))

@@ -82,6 +82,19 @@ pub(super) struct Known<'a> {
     pub(super) node_addresses: HashMap<IpAddr, &'a str>,
 }
 
+impl<'a> Known<'a> {
+    pub(super) fn new(nodes: &'a [Node], networks: &'a [Network], node_addresses: HashMap<IpAddr, &'a str>) -> Self {
+        Self {
+            nodes: nodes.iter().map(|node| node.name.as_str()).collect(),
+            networks: networks
+                .iter()
+                .map(|network| (network.name.as_str(), network))
+                .collect(),
+            node_addresses,
+        }
+    }
+}
+
 impl Known<'_> {
     /// How to mend a reference to something that is not there.
     pub(super) fn mend<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
@@ -109,49 +122,44 @@ pub(super) fn validate(document: &Document<'_>, tunnel_port: u16) -> Result<Snap
     let mut problems = Problems::default();
     let node_addresses = nodes(&cluster.node, &mut problems);
     let network_ids = networks(&cluster.network, &mut problems);
-    let known = Known {
-        nodes: cluster.node.iter().map(|node| node.name.as_str()).collect(),
-        networks: cluster
-            .network
-            .iter()
-            .map(|network| (network.name.as_str(), network))
-            .collect(),
-        node_addresses,
-    };
+    let known = Known::new(&cluster.node, &cluster.network, node_addresses);
     let published = services::check(&cluster.service, &known, tunnel_port, &mut problems);
     if !problems.0.is_empty() {
         return Err(document.faults(problems.0));
     }
     Ok(Snapshot {
         generation: 0,
-        services: services::build(&cluster.service, &published),
-        nodes: cluster
-            .node
-            .into_iter()
-            .map(|node| snapshot::Node {
-                name: node.name,
-                id: None,
-                addresses: node.addresses,
-            })
-            .collect(),
-        networks: cluster
-            .network
-            .into_iter()
-            .zip(network_ids)
-            .map(|(network, id)| snapshot::Network {
-                name: network.name,
-                id,
-                subnets: network.subnets,
-                encrypted: network.encrypted,
-                overlay: false,
-                ingress: false,
-            })
-            .collect(),
+        services: services::build(&cluster.service, &published).into(),
+        nodes: snapshot_nodes(&cluster.node),
+        networks: snapshot_networks(&cluster.network, &network_ids),
     })
 }
 
+/// Nodes as the snapshot has them.
+pub(super) fn snapshot_nodes(nodes: &[Node]) -> Vec<snapshot::Node> {
+    let made = |node: &Node| snapshot::Node {
+        name: node.name.clone(),
+        id: None,
+        addresses: node.addresses.clone(),
+    };
+    nodes.iter().map(made).collect()
+}
+
+/// Networks as the snapshot has them, with these ids.
+pub(super) fn snapshot_networks(networks: &[Network], ids: &[u32]) -> Vec<snapshot::Network> {
+    let made = |(network, id): (&Network, &u32)| snapshot::Network {
+        name: network.name.clone(),
+        id: *id,
+        subnets: network.subnets.clone(),
+        encrypted: network.encrypted,
+        overlay: false,
+        ingress: false,
+    };
+    networks.iter().zip(ids).map(made).collect()
+}
+
 /// Whose address each is.
-fn nodes<'a>(nodes: &'a [Node], problems: &mut Problems) -> HashMap<IpAddr, &'a str> {
+pub(super) fn nodes<'a>(nodes: &'a [Node], problems: &mut Problems) -> HashMap<IpAddr, &'a str> {
     let mut seen = HashMap::new();
     let mut owners: HashMap<IpAddr, &str> = HashMap::new();
     if nodes.len() > capacity::NODES as usize {
@@ -187,7 +195,7 @@ fn nodes<'a>(nodes: &'a [Node], problems: &mut Problems) -> HashMap<IpAddr, &'a 
 }
 
 /// The networks' ids, in their order.
-fn networks(networks: &[Network], problems: &mut Problems) -> Vec<u32> {
+pub(super) fn networks(networks: &[Network], problems: &mut Problems) -> Vec<u32> {
     let mut seen = HashMap::new();
     let mut ids: HashMap<u32, &str> = HashMap::new();
     let mut subnets: Vec<(IpNet, &str)> = Vec::new();

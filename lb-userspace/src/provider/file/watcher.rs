@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::warn;
 
 use super::{Outcome, Source};
 
-/// One change is several events; they are over when none came for so long.
+/// One change may be several events; they are over when none came for so long. Two readings are at least this long apart.
 const QUIET: Duration = Duration::from_millis(5);
 /// A steady stream of events does not put off the reading for longer than this.
 const QUIET_MAX: Duration = Duration::from_millis(50);
@@ -34,7 +34,11 @@ pub(super) fn run(path: &Path, source: &mut Source) {
     loop {
         // Watched before it is read: a change after the reading then makes an event.
         watch.arm(anew);
-        let wait = match source.refresh() {
+        let start = Instant::now();
+        let outcome = source.refresh(anew);
+        // At most half of the time is spent on reading, however often there is something new.
+        watch.rested = Instant::now() + QUIET.max(start.elapsed());
+        let wait = match outcome {
             Outcome::Unwanted => return,
             Outcome::Doubtful => DOUBT,
             Outcome::Settled if watch.armed() => REREAD,
@@ -54,6 +58,10 @@ struct Watch {
     files: BTreeSet<PathBuf>,
     /// Somebody has written and not closed yet.
     writing: bool,
+    /// The last event was the end of a change: a file was closed, or took the name.
+    finished: bool,
+    /// When the next reading may be.
+    rested: Instant,
 }
 
 impl Watch {
@@ -72,6 +80,8 @@ impl Watch {
             directories: BTreeSet::new(),
             files: BTreeSet::new(),
             writing: false,
+            finished: false,
+            rested: Instant::now(),
         }
     }
 
@@ -122,7 +132,12 @@ impl Watch {
                 self.writing = false;
                 return true;
             }
-            let quiet = if self.writing { left } else { QUIET.min(left) };
+            let quiet = match (self.writing, self.finished) {
+                (true, _) => left,
+                (false, true) => self.rested.saturating_duration_since(Instant::now()),
+                (false, false) => QUIET.min(left),
+            };
+            // Also without any time left: what is there already belongs to this change.
             if !self.next(quiet) && !self.writing {
                 return true;
             }
@@ -150,12 +165,22 @@ impl Watch {
     /// Takes notice of an event. Whether it may concern the document.
     fn note(&mut self, event: &Event) -> bool {
         let ours = event.paths.iter().any(|path| self.files.contains(path));
+        self.finished = false;
         match event.kind {
-            EventKind::Access(AccessKind::Close(AccessMode::Write)) => self.writing &= !ours,
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
+                self.writing &= !ours;
+                self.finished = ours;
+            }
             // Our own reading, among others.
             EventKind::Access(_) => return false,
             EventKind::Modify(ModifyKind::Data(_)) => self.writing |= ours,
-            EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => self.writing &= !ours,
+            // Said again of both names together.
+            EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => return false,
+            EventKind::Modify(ModifyKind::Name(mode)) => {
+                self.writing &= !ours;
+                self.finished = ours && mode == RenameMode::To;
+            }
+            EventKind::Remove(_) => self.writing &= !ours,
             _ => {}
         }
         true

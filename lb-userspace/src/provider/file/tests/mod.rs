@@ -5,6 +5,7 @@ use crate::model::snapshot::Snapshot;
 
 mod documents;
 mod fuzz;
+mod pieces;
 mod watch;
 
 const EXAMPLE: &str = include_str!("../../../../../deploy/examples/cluster.toml");

@@ -244,3 +244,39 @@ async fn other_files_beside_it_do_not_matter() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!receiver.has_changed().unwrap());
 }
+
+#[tokio::test]
+async fn a_file_that_is_cut_off_changes_nothing_until_it_is_meant() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cluster.toml");
+    let whole = document("a") + &document("b").replace("10.0.0.1", "10.0.0.2");
+    fs::write(&path, &whole).unwrap();
+    let mut receiver = start(&path, TUNNEL_PORT).unwrap();
+    until_name(&mut receiver, "a").await;
+    // A full disk, or a writer that was killed: what is there is valid.
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(document("a").len() as u64).unwrap();
+    drop(file);
+    let state = until_error(&mut receiver, "was cut off here").await;
+    assert_eq!(state.snapshot.unwrap().nodes.len(), 2);
+    // Written to the end after all.
+    fs::write(&path, &whole).unwrap();
+    until_name(&mut receiver, "a").await;
+    // The same, put there whole.
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(document("a").len() as u64)
+        .unwrap();
+    until_error(&mut receiver, "was cut off here").await;
+    replace(&path, &document("a"));
+    until(&mut receiver, "one node", |state| {
+        state.error.is_none()
+            && state
+                .snapshot
+                .as_ref()
+                .is_some_and(|snapshot| snapshot.nodes.len() == 1)
+    })
+    .await;
+}
