@@ -99,7 +99,6 @@ fn change_something(cluster: &Cluster, shift: &Deployed<'_>, number: usize) {
             network: "shop".into(),
             mode: "vip",
             vip: vec!["10.1.0.250".parse().unwrap()],
-            aliases: Vec::new(),
             ports: vec![Port {
                 port: 1000 + number as u16,
                 target: 9,
@@ -107,6 +106,7 @@ fn change_something(cluster: &Cluster, shift: &Deployed<'_>, number: usize) {
                 published: Some(Published::On(10_000 + number as u16)),
             }],
             backend: backends.clone(),
+            ..Service::default()
         });
         for (index, backend) in document.service(shift.name()).backend.iter_mut().enumerate() {
             backend.state = if index % 2 == number % 2 { "ready" } else { "draining" };
@@ -399,7 +399,6 @@ fn no_flow_is_lost_while_services_change() {
                     network: "shop".into(),
                     mode: "vip",
                     vip: vec![[10, 1, 0, 200 + number as u8].into()],
-                    aliases: Vec::new(),
                     ports: vec![Port {
                         port: 1000 + number as u16,
                         target: 9 + (round % 5) as u16,
@@ -407,6 +406,7 @@ fn no_flow_is_lost_while_services_change() {
                         published: Some(Published::On(10_000 + number as u16)),
                     }],
                     backend,
+                    ..Service::default()
                 });
             }
         });
