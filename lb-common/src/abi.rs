@@ -9,7 +9,7 @@ use core::mem::size_of;
 use crate::address::Address;
 
 /// Version of everything in this file. Pins live under `<bpffs>/v<SCHEMA_VERSION>/`.
-pub const SCHEMA_VERSION: u32 = 4;
+pub const SCHEMA_VERSION: u32 = 5;
 
 /// Network 0: the node's own, the outside world, where published ports live.
 pub const NETWORK_NODE: u32 = 0;
@@ -297,12 +297,13 @@ pub struct Flow {
     pub service: u32,
     /// Node that the flow came from through the tunnel, plus one; 0: it came directly.
     pub origin: u32,
-    /// Tick of the last packet, either direction.
-    pub last_seen: u32,
     /// Expires this many ticks after `last_seen`.
     pub timeout: u32,
     /// Tick of the first packet.
     pub created: u32,
+    /// Tick of the last packet, either direction. From here on one aligned 64-bit word, which who wants to end the flow
+    /// changes in one step.
+    pub last_seen: u32,
     /// Source port as the backend sees it, host byte order; differs from the client's after a collision.
     pub source_port: u16,
     /// `FLOW_*` state.
@@ -325,10 +326,27 @@ pub struct Reply {
     pub client_port: u16,
     /// Network of the flow's key.
     pub network: u32,
-    /// `REPLY_*`.
+    /// `REPLY_*`. From here on one aligned 64-bit word, which who wants to end the reply changes in one step.
     pub kind: u32,
+    /// Tick at which it was bound to its flow last.
+    pub bound: u32,
 }
 
+impl Reply {
+    /// Whether both lead to the same flow, whenever they were bound.
+    #[inline(always)]
+    pub fn leads_as(&self, other: &Self) -> bool {
+        self.frontend == other.frontend
+            && self.client == other.client
+            && self.frontend_port == other.frontend_port
+            && self.client_port == other.client_port
+            && self.network == other.network
+            && self.kind == other.kind
+    }
+}
+
+/// Somebody removes or replaces the reply; for everybody else it is not there any more.
+pub const REPLY_ENDED: u32 = 0;
 /// The flow came to a published port: translated back where the backend sends it.
 pub const REPLY_PUBLISHED: u32 = 1;
 /// The flow came to a VIP: translated back where the client receives it.
@@ -344,6 +362,9 @@ pub const FLOW_ESTABLISHED: u8 = 2;
 pub const FLOW_CLOSING: u8 = 3;
 /// Both sides have sent FIN, or one RST: a SYN on the tuple is a new flow.
 pub const FLOW_CLOSED: u8 = 4;
+
+/// Somebody removes or replaces the flow; for everybody else it is not there any more.
+pub const FLOW_ENDED: u8 = 5;
 
 /// The client sent FIN.
 pub const FLOW_FLAG_FIN_CLIENT: u8 = 1;
@@ -381,6 +402,20 @@ pub struct Fragment {
     pub destination_port: u16,
     /// Tick of the first fragment.
     pub seen: u32,
+}
+
+/// The flow is in the overflow table, which forgets the flows least used when it is full.
+pub const FLOW_FLAG_OVERFLOW: u8 = 32;
+
+/// When the flow tables were short of room last; one element, written by the programs alone. Ticks with their lowest bit
+/// set; 0: never.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Pressure {
+    /// Tick at which a flow or a reply last found its table full.
+    pub full: u32,
+    /// Tick at which something was last written to or found in an overflow table.
+    pub used: u32,
 }
 
 /// What the programs need to know; one element. Ticks are 2^20 ns (1.048576 ms).
@@ -476,6 +511,8 @@ pub mod capacity {
     pub const INTERFACES: u32 = 16_384;
     /// Each of `flows4`, `flows6`, `replies4`, `replies6`, unless the agent's configuration says otherwise.
     pub const FLOWS: u32 = 1_048_576;
+    /// Each of the overflow tables, unless the agent's configuration says otherwise; their memory is taken at once.
+    pub const OVERFLOW: u32 = 65_536;
     /// `counters`.
     pub const COUNTERS: u32 = 64;
     /// `jumps`.
@@ -545,7 +582,44 @@ tables! {
     Replies4 = "replies4" false FlowKey4 => Reply;
     /// IPv6 replies.
     Replies6 = "replies6" false FlowKey6 => Reply;
+    /// IPv4 flows that began while `flows4` or `replies4` was full.
+    Overflow4 = "overflow4" false FlowKey4 => Flow;
+    /// IPv6 flows that began while `flows6` or `replies6` was full.
+    Overflow6 = "overflow6" false FlowKey6 => Flow;
+    /// Replies of the flows in `overflow4`.
+    OverflowReplies4 = "overflow_replies4" false FlowKey4 => Reply;
+    /// Replies of the flows in `overflow6`.
+    OverflowReplies6 = "overflow_replies6" false FlowKey6 => Reply;
+    /// One element: [`Pressure`].
+    PressureTable = "pressure" true u32 => Pressure;
 }
+
+/// What [`program::COLLECT`] is asked to remove, behind an Ethernet header and two bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Collect {
+    /// As in the entry's key; IPv4 in its mapped form.
+    pub source: Address,
+    /// As in the entry's key.
+    pub destination: Address,
+    /// `source_port << 16 | destination_port`.
+    pub ports: u32,
+    /// As in the entry's key.
+    pub network_protocol: u32,
+    /// Ticks that a flow which nobody has answered may live.
+    pub unanswered: u32,
+    /// `COLLECT_*` bits: which table.
+    pub table: u32,
+}
+
+/// A reply; else a flow.
+pub const COLLECT_REPLY: u32 = 1;
+/// In an overflow table.
+pub const COLLECT_OVERFLOW: u32 = 2;
+/// IPv6.
+pub const COLLECT_V6: u32 = 4;
+/// Offset of [`Collect`] in the frame.
+pub const COLLECT_OFFSET: usize = 16;
 
 /// Array of programs: where others go on.
 pub const JUMPS: &str = "jumps";
@@ -615,6 +689,8 @@ pub mod program {
     pub const FROM_FRAGMENTS: &str = "from_fragments";
     /// Where [`TO_WORKLOAD`] goes on with them.
     pub const TO_FRAGMENTS: &str = "to_fragments";
+    /// Attached nowhere: the agent runs it to remove an entry ([`Collect`](super::Collect)).
+    pub const COLLECT: &str = "collect";
     /// What is attached for [`FROM_WORKLOAD`]: writes down the namespace and goes on there.
     pub const ENTER_FROM: &str = "enter_from";
     /// What is attached for [`TO_WORKLOAD`].
@@ -634,7 +710,11 @@ const _: () = {
     assert!(size_of::<FlowKey4>() == 16);
     assert!(size_of::<FlowKey6>() == 40);
     assert!(size_of::<Flow>() == 32);
-    assert!(size_of::<Reply>() == 44);
+    assert!(size_of::<Reply>() == 48);
+    assert!(core::mem::offset_of!(Flow, last_seen) == 24);
+    assert!(core::mem::offset_of!(Reply, kind) == 40);
+    assert!(size_of::<Pressure>() == 8);
+    assert!(size_of::<Collect>() == 48);
     assert!(size_of::<FragmentKey>() == 40);
     assert!(size_of::<Fragment>() == 8);
     assert!(size_of::<Settings>() == 52);
@@ -669,6 +749,8 @@ mod pod {
         Reply,
         FragmentKey,
         Fragment,
+        Pressure,
+        Collect,
         Settings,
         Counter,
         ServiceCounter

@@ -1,12 +1,14 @@
 //! From a packet to its flow and backend: found, or chosen and written down.
 
 use crate::abi::{
-    BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, Backend, FLOW_CLOSED, FLOW_FLAG_HAIRPIN, FLOW_FLAG_REFUSED,
-    FLOW_NEW, Flow, NETWORK_NODE, REPLY_HAIRPIN, REPLY_PUBLISHED, REPLY_VIP, Reply, SlotKey, TCP,
+    BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, Backend, FLOW_CLOSED, FLOW_ENDED, FLOW_FLAG_HAIRPIN, FLOW_FLAG_HOST,
+    FLOW_FLAG_OVERFLOW, FLOW_FLAG_REFUSED, FLOW_NEW, Flow, NETWORK_NODE, REPLY_HAIRPIN, REPLY_PUBLISHED, REPLY_VIP,
+    Reply, SlotKey, TCP,
 };
 use crate::address::Address;
-use crate::select::{Selection, select};
-use crate::tables::{Env, FlowEntry, Insert, Tables};
+use crate::pressure;
+use crate::select::{Selection, by_hash, in_turn};
+use crate::tables::{Env, FlowEntry, Insert, Table, Tables};
 use crate::track::{self, Side};
 use crate::tuple::Tuple;
 use crate::verdict::Reason;
@@ -43,8 +45,10 @@ impl Chosen {
 pub enum Known {
     /// Goes on to its backend.
     Keep(Chosen),
-    /// Selects (again) among the backends of this service.
-    Select(u32),
+    /// Goes on to its backend, and the flow moves from the overflow table to the table itself.
+    Settle,
+    /// Selects (again) among the backends of its service.
+    Select,
     /// Is refused.
     Refuse(Reason),
 }
@@ -75,13 +79,12 @@ pub fn refused_by(flow: &Flow) -> u32 {
 #[inline(always)]
 pub fn continues<T: Tables>(tables: &T, env: &Env, entry: &T::Entry, flow: &Flow, h: &Headers) -> Known {
     let Some(backend) = tables.backend(flow.backend) else {
-        return Known::Select(flow.service);
+        return Known::Select;
     };
     let gone = backend.generation != flow.generation || backend.state == BACKEND_GONE;
     let tcp = h.tuple.protocol == TCP;
     if tcp && !opens(h) {
         if gone {
-            tables.remove_flow(&h.tuple);
             return Known::Refuse(Reason::ResetBackendGone);
         }
     } else {
@@ -89,11 +92,41 @@ pub fn continues<T: Tables>(tables: &T, env: &Env, entry: &T::Entry, flow: &Flow
         let ended = gone || tcp && flow.state == FLOW_CLOSED;
         let free = !tcp || flow.state == FLOW_NEW;
         if ended || free && backend.state == BACKEND_DRAINING && !only_draining(tables, flow.service) {
-            return Known::Select(flow.service);
+            return Known::Select;
         }
     }
-    track::observe(tables, env, entry, flow, h, Side::Client);
+    if !track::observe(tables, env, entry, flow, h, Side::Client) {
+        return Known::Select;
+    }
+    if pressure::settles(tables, env, flow, h) {
+        return Known::Settle;
+    }
     Known::Keep(Chosen::of(flow))
+}
+
+/// Removes a flow whose backend is gone, unless somebody else does: after [`Known::Refuse`] with that reason. A function of its
+/// own: few packets come here.
+#[inline(never)]
+pub fn forget<T: Tables>(tables: &T, tuple: &Tuple) {
+    if !forget_in(tables, tuple, Table::Main) {
+        forget_in(tables, tuple, Table::Overflow);
+    }
+}
+
+#[inline(always)]
+fn forget_in<T: Tables>(tables: &T, tuple: &Tuple, table: Table) -> bool {
+    let Some(entry) = tables.flow(tuple, table) else {
+        return false;
+    };
+    let flow = entry.load();
+    let Some(backend) = tables.backend(flow.backend) else {
+        return false;
+    };
+    let gone = backend.generation != flow.generation || backend.state == BACKEND_GONE;
+    if gone && flow.state != FLOW_ENDED && entry.end(&flow) {
+        tables.remove_flow(tuple, table);
+    }
+    true
 }
 
 /// Whether a service has nothing but draining backends left; they keep serving (its slots hold either kind, never both).
@@ -121,44 +154,164 @@ pub struct Opening {
     pub origin: u32,
     /// Id, plus one, of a backend that has just refused this connection; 0: none has.
     pub avoid: u32,
-    /// Its backend: given if `origin` is, else selected.
+    /// Its backend, chosen before.
     pub chosen: Chosen,
     /// `FLOW_FLAG_*` bits that it begins with.
     pub flags: u8,
+    /// It is in the overflow table and moves to the table itself, as [`Opening::settle`] has it.
+    settles: bool,
+    /// The table itself holds a flow of the tuple, which ends with this one: there is room for it.
+    replaces: bool,
     flow: Flow,
     reply: Reply,
     back: Tuple,
 }
 
-/// Selects a backend and writes the packet's flow down. The reason says why there is none.
-///
-/// One function of its own in the object, for every program: most packets do not come here.
-#[inline(never)]
-pub fn open<T: Tables>(tables: &T, env: &Env, h: &mut Headers, opening: &mut Opening) -> Option<Reason> {
-    opening.chosen.service = opening.service;
-    if opening.origin == 0 {
-        if h.tuple.protocol == TCP && !opens(h) {
-            return Some(Reason::ResetUnknownFlow);
+impl Opening {
+    /// A packet comes; nothing is known of its flow.
+    #[inline(always)]
+    pub fn reset(&mut self) {
+        self.settles = false;
+        self.replaces = false;
+    }
+
+    /// The tables hold a flow of the packet's tuple that does not go on.
+    #[inline(always)]
+    pub fn replace(&mut self, flow: &Flow) {
+        self.replaces = matches!(pressure::table_of(flow), Table::Main);
+    }
+
+    /// Whether [`Opening::settle`] was called for this packet.
+    #[inline(always)]
+    pub const fn settles(&self) -> bool {
+        self.settles
+    }
+
+    /// Whether the backend is chosen already.
+    #[inline(always)]
+    fn is_given(&self) -> bool {
+        self.settles || self.origin != 0
+    }
+
+    /// A flow of the overflow table that moves to the table itself, as it is there; `created`: as it was loaded, unless it
+    /// has given way since. A function of its own: few packets come here.
+    #[inline(never)]
+    pub fn settle<E: FlowEntry>(&mut self, entry: E, created: u32) {
+        let flow = entry.load();
+        self.settles = flow.created == created;
+        self.flow = flow;
+        self.chosen = Chosen::of(&flow);
+        self.service = flow.service;
+        self.origin = flow.origin;
+        self.flags = flow.flags & FLOW_FLAG_HOST;
+    }
+}
+
+/// Begins a flow as [`Opening`] has it: chooses its backend, unless that is given, and writes it down, into the overflow
+/// table if there is no room. The reason says why it cannot be.
+#[inline(always)]
+pub fn begin<T: Tables>(tables: &T, env: &Env, h: &mut Headers, opening: &mut Opening) -> Option<Reason> {
+    // What ends in the table itself must be replaced there, or it would hide the new one.
+    if opening.settles || opening.replaces || !pressure::pressed(tables, env) {
+        let mut refused = None;
+        if !opening.is_given() {
+            refused = tables.open(env, h, opening, Step::Choose);
         }
-        match select(tables, opening.service, opening.avoid) {
-            Selection::Backend(id) => opening.chosen.backend = id,
-            Selection::Empty if h.tuple.protocol == TCP => return Some(Reason::ResetNoBackend),
-            Selection::Empty => return Some(Reason::UnreachableNoBackend),
+        if refused.is_none() {
+            refused = tables.open(env, h, opening, Step::Write);
+        }
+        if opening.settles {
+            // A flow that finds no room goes on where it is.
+            return None;
+        }
+        if !matches!(refused, Some(Reason::DropFlowTableFull)) {
+            return refused;
         }
     }
+    if !opening.is_given()
+        && let Some(reason) = tables.open(env, h, opening, Step::Choose)
+    {
+        return Some(reason);
+    }
+    tables.open(env, h, opening, Step::Overflow)
+}
+
+/// A part of the opening of a flow. Each is a function of its own in the object, called one after the other: a program's stack
+/// has no room for one within the other, and most packets do not come there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Chooses the backend.
+    Choose,
+    /// Writes flow and reply down.
+    Write,
+    /// Writes them into the overflow tables.
+    Overflow,
+}
+
+/// Takes a step. The reason says why it cannot be.
+#[inline(always)]
+pub fn step<T: Tables>(tables: &T, env: &Env, h: &mut Headers, opening: &mut Opening, step: Step) -> Option<Reason> {
+    match step {
+        Step::Choose => choose(tables, env, h, opening),
+        Step::Write => open::<T, false>(tables, env, h, opening),
+        Step::Overflow => open::<T, true>(tables, env, h, opening),
+    }
+}
+
+/// Chooses the backend of a flow that begins here. The reason says why there is none.
+#[inline(always)]
+fn choose<T: Tables>(tables: &T, env: &Env, h: &Headers, opening: &mut Opening) -> Option<Reason> {
+    let tcp = h.tuple.protocol == TCP;
+    // A connection that goes on: it may have been displaced from the overflow table.
+    let goes_on = tcp && !opens(h);
+    if goes_on && !pressure::spilled(tables, env) {
+        return Some(Reason::ResetUnknownFlow);
+    }
+    let selection = if goes_on || pressure::pressed(tables, env) {
+        by_hash(tables, opening.service, h.tuple.hash(), opening.avoid)
+    } else {
+        in_turn(tables, opening.service, opening.avoid)
+    };
+    match selection {
+        Selection::Backend(id) => {
+            opening.chosen.backend = id;
+            None
+        }
+        Selection::Empty if tcp => Some(Reason::ResetNoBackend),
+        Selection::Empty => Some(Reason::UnreachableNoBackend),
+    }
+}
+
+/// Writes the packet's flow down, whose backend is chosen. The reason says why it cannot be.
+#[inline(always)]
+fn open<T: Tables, const OVERFLOW: bool>(
+    tables: &T,
+    env: &Env,
+    h: &mut Headers,
+    opening: &mut Opening,
+) -> Option<Reason> {
+    opening.chosen.service = opening.service;
     let Some(backend) = tables.backend(opening.chosen.backend) else {
         return Some(Reason::DropBackendGone);
     };
     let Some(settings) = tables.settings() else {
         return Some(Reason::DropFlowTableFull);
     };
+    if OVERFLOW {
+        pressure::note_used(tables, env);
+    }
     opening.chosen.hairpin = *target(&backend, h.tuple.network) == h.tuple.source;
     opening.chosen.source_port = h.tuple.source_port;
     // The reply of a remote backend comes back through the tunnel, as the frontend's own: nothing to translate here.
     if (backend.flags & BACKEND_LOCAL != 0 || h.tuple.network != NETWORK_NODE)
-        && let Some(reason) = bind_reply(tables, env, &mut h.tuple, &backend, opening)
+        && let Some(reason) = bind_reply::<T, OVERFLOW>(tables, env, &mut h.tuple, &backend, opening)
     {
         return Some(reason);
+    }
+    if !opening.settles {
+        opening.flow.timeout = track::new_timeout(h.tuple.protocol, &settings);
+        opening.flow.created = env.now;
+        opening.flow.state = FLOW_NEW;
     }
     opening.flow = Flow {
         backend: opening.chosen.backend,
@@ -166,22 +319,55 @@ pub fn open<T: Tables>(tables: &T, env: &Env, h: &mut Headers, opening: &mut Ope
         service: opening.service,
         origin: opening.origin,
         last_seen: env.now,
-        timeout: track::new_timeout(h.tuple.protocol, &settings),
-        created: env.now,
         source_port: opening.chosen.source_port,
-        state: FLOW_NEW,
-        flags: opening.flags | if opening.chosen.hairpin { FLOW_FLAG_HAIRPIN } else { 0 },
+        flags: opening.flags
+            | if opening.chosen.hairpin { FLOW_FLAG_HAIRPIN } else { 0 }
+            | if OVERFLOW { FLOW_FLAG_OVERFLOW } else { 0 },
+        ..opening.flow
     };
-    if tables.insert_flow(&h.tuple, &opening.flow, true) == Insert::Full {
-        return Some(Reason::DropFlowTableFull);
+    match write::<T, OVERFLOW>(tables, &h.tuple, &opening.flow) {
+        Insert::Done => {}
+        outcome => {
+            if !OVERFLOW && outcome == Insert::Full {
+                pressure::note_full(tables, env);
+            }
+            return Some(Reason::DropFlowTableFull);
+        }
     }
-    tables.count_service(opening.service, 1, 0, false);
+    if opening.settles {
+        tables.remove_flow(&h.tuple, Table::Overflow);
+    } else {
+        tables.count_service(opening.service, 1, 0, false);
+    }
     None
+}
+
+/// Writes a flow down in place of one that has ended. [`Insert::Ending`]: somebody else ends that one.
+#[inline(always)]
+fn write<T: Tables, const OVERFLOW: bool>(tables: &T, tuple: &Tuple, flow: &Flow) -> Insert {
+    let table = table::<OVERFLOW>();
+    let outcome = tables.insert_flow(tuple, flow, OVERFLOW, table);
+    if outcome != Insert::Exists {
+        return outcome;
+    }
+    if let Some(entry) = tables.flow(tuple, table) {
+        let old = entry.load();
+        if old.state != FLOW_ENDED && entry.end(&old) {
+            return tables.insert_flow(tuple, flow, true, table);
+        }
+    }
+    Insert::Ending
+}
+
+/// Where [`open`] writes.
+#[inline(always)]
+const fn table<const OVERFLOW: bool>() -> Table {
+    if OVERFLOW { Table::Overflow } else { Table::Main }
 }
 
 /// Writes the way back from the backend's tuple to the flow, and the source port that the backend sees.
 #[inline(always)]
-fn bind_reply<T: Tables>(
+fn bind_reply<T: Tables, const OVERFLOW: bool>(
     tables: &T,
     env: &Env,
     tuple: &mut Tuple,
@@ -202,6 +388,7 @@ fn bind_reply<T: Tables>(
         } else {
             REPLY_VIP
         },
+        bound: env.now,
     };
     opening.back = Tuple {
         v6: tuple.v6,
@@ -216,14 +403,15 @@ fn bind_reply<T: Tables>(
             backend.network
         },
     };
-    let outcome = match bind(tables, env, &opening.back, &opening.reply) {
-        Insert::Exists => {
+    let outcome = match bind::<T, OVERFLOW>(tables, env, &opening.back, &opening.reply) {
+        // A flow that settles has its source port already.
+        Insert::Exists if OVERFLOW || !opening.settles => {
             // Another source port keeps two flows of one client apart at one backend. The next packet of a flow that
             // found none tries another one. Twice in a row instead of in a loop: the verifier loses count of a
             // counter that is kept on the stack.
             let hash = tuple.hash() ^ env.now.wrapping_mul(0x9e37_79b1);
             opening.back.destination_port = 1024 + ((hash >> 16) % 64_512) as u16;
-            bind(tables, env, &opening.back, &opening.reply)
+            bind::<T, OVERFLOW>(tables, env, &opening.back, &opening.reply)
         }
         outcome => outcome,
     };
@@ -232,30 +420,50 @@ fn bind_reply<T: Tables>(
             opening.chosen.source_port = opening.back.destination_port;
             None
         }
-        Insert::Full => Some(Reason::DropFlowTableFull),
+        Insert::Full => {
+            if !OVERFLOW {
+                pressure::note_full(tables, env);
+            }
+            Some(Reason::DropFlowTableFull)
+        }
+        // The overflow table has room beside the one that is about to go.
+        Insert::Ending => Some(Reason::DropFlowTableFull),
         Insert::Exists => Some(Reason::DropPortCollision),
     }
 }
 
 /// Writes one way back, unless it leads to another live flow.
 #[inline(always)]
-fn bind<T: Tables>(tables: &T, env: &Env, back: &Tuple, reply: &Reply) -> Insert {
-    let outcome = tables.insert_reply(back, reply, false);
-    if outcome == Insert::Exists {
-        // Its own, from before; or one whose flow has ended or gone to another backend.
-        if let Some(other) = tables.reply(back)
-            && (*other == *reply || !leads_to_live(tables, env, &other, back))
-        {
-            return tables.insert_reply(back, reply, true);
-        }
+fn bind<T: Tables, const OVERFLOW: bool>(tables: &T, env: &Env, back: &Tuple, reply: &Reply) -> Insert {
+    // One in the other table would hide it, or be hidden.
+    if (OVERFLOW || pressure::spilled(tables, env))
+        && let Some(other) = tables.reply(back, if OVERFLOW { Table::Main } else { Table::Overflow })
+        && !other.leads_as(reply)
+    {
+        return Insert::Exists;
     }
-    outcome
+    let outcome = tables.insert_reply(back, reply, false, table::<OVERFLOW>());
+    if outcome != Insert::Exists {
+        return outcome;
+    }
+    if let Some(other) = tables.reply(back, table::<OVERFLOW>()) {
+        // Its own, from before; or one whose flow has ended or gone to another backend.
+        if !other.leads_as(reply) && leads_to_live::<T, OVERFLOW>(tables, env, &other, back) {
+            return Insert::Exists;
+        }
+        if !OVERFLOW && !tables.end_reply(back, &other, Table::Main) {
+            return Insert::Ending;
+        }
+    } else if !OVERFLOW {
+        return Insert::Ending;
+    }
+    tables.insert_reply(back, reply, true, table::<OVERFLOW>())
 }
 
 /// Whether the flow behind a reply still speaks to the backend that the reply's tuple names, from its port.
 #[inline(always)]
-fn leads_to_live<T: Tables>(tables: &T, env: &Env, reply: &Reply, back: &Tuple) -> bool {
-    let Some(entry) = tables.flow(&flow_tuple(reply, back)) else {
+fn leads_to_live<T: Tables, const OVERFLOW: bool>(tables: &T, env: &Env, reply: &Reply, back: &Tuple) -> bool {
+    let Some(entry) = tables.flow(&flow_tuple(reply, back), table::<OVERFLOW>()) else {
         return false;
     };
     let flow = entry.load();

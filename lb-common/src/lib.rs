@@ -12,6 +12,8 @@
 //! | [`tuple`] | who speaks to whom: the key of flows |
 //! | [`tables`] | the [`tables::Tables`] trait |
 //! | [`select`], [`flow`], [`track`] | which backend, which flow, how long it lives |
+//! | [`pressure`] | what becomes of new flows when a table is full |
+//! | [`collect`] | removal of what is dead |
 //! | [`answer`] | RST, ICMP errors, echo, ARP and neighbour advertisements |
 //! | [`pipeline`] | the packet path |
 #![no_std]
@@ -24,8 +26,10 @@ extern crate std;
 pub mod abi;
 pub mod address;
 pub mod answer;
+pub mod collect;
 pub mod flow;
 pub mod pipeline;
+pub mod pressure;
 pub mod select;
 pub mod tables;
 #[cfg(any(test, feature = "testing"))]

@@ -3,18 +3,29 @@
 use core::ops::Deref;
 
 use crate::abi::{
-    Backend, EndpointKey, Flow, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, Node, NodeAddress, Reply,
-    Service, Settings, SlotKey,
+    Backend, EndpointKey, FLOW_ENDED, Flow, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, Node,
+    NodeAddress, Pressure, Reply, Service, Settings, SlotKey,
 };
 use crate::address::Address;
+use crate::flow::{self, Opening, Step};
 use crate::tuple::Tuple;
+use crate::verdict::Reason;
+use crate::wire::parse::Headers;
 
 /// A flow in its table; changes go straight there.
-pub trait FlowEntry {
+pub trait FlowEntry: Clone {
     /// All of it.
     fn load(&self) -> Flow;
     /// Notes a packet.
     fn set_last_seen(&self, tick: u32);
+    /// Whether it has been ended.
+    fn ended(&self) -> bool {
+        self.load().state == FLOW_ENDED
+    }
+    /// Notes a packet of a flow that was long silent, which somebody may be ending: false if so. `seen`: as it was loaded.
+    fn wake(&self, seen: &Flow, tick: u32) -> bool;
+    /// Ends it, unless it has changed since `seen` was loaded. Who gets true removes or replaces it, and nobody else does.
+    fn end(&self, seen: &Flow) -> bool;
     /// Moves it to another state with another timeout.
     fn set_state(&self, state: u8, flags: u8, timeout: u32);
 }
@@ -26,8 +37,19 @@ pub enum Insert {
     Done,
     /// Another one was there first, and stays.
     Exists,
+    /// The one that is there has been ended, and somebody is about to remove it.
+    Ending,
     /// The table is full.
     Full,
+}
+
+/// Which of the two tables of a family holds a flow or a reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Table {
+    /// `flows4`, `flows6`, `replies4`, `replies6`: what is in there stays until it ends.
+    Main,
+    /// Those whose names begin with `overflow`: when one is full, what was least used gives way.
+    Overflow,
 }
 
 /// Where the kernel would send a packet. Flat, because the verifier refuses to store what one variant leaves unset.
@@ -91,15 +113,35 @@ pub trait Tables {
     fn source(&self, service: u32, client: &Address) -> u32;
 
     /// By the client's tuple.
-    fn flow(&self, tuple: &Tuple) -> Option<Self::Entry>;
-    /// Creates a flow, or replaces it if `replace`.
-    fn insert_flow(&self, tuple: &Tuple, flow: &Flow, replace: bool) -> Insert;
+    fn flow(&self, tuple: &Tuple, table: Table) -> Option<Self::Entry>;
+    /// Creates a flow, or replaces it if `replace`; then who calls has ended the one that is there.
+    fn insert_flow(&self, tuple: &Tuple, flow: &Flow, replace: bool, table: Table) -> Insert;
     /// Forgets a flow.
-    fn remove_flow(&self, tuple: &Tuple);
+    fn remove_flow(&self, tuple: &Tuple, table: Table);
     /// By the backend's tuple.
-    fn reply(&self, tuple: &Tuple) -> Option<Self::Ref<Reply>>;
-    /// Creates a reply, or replaces it if `replace`.
-    fn insert_reply(&self, tuple: &Tuple, reply: &Reply, replace: bool) -> Insert;
+    fn reply(&self, tuple: &Tuple, table: Table) -> Option<Self::Ref<Reply>>;
+    /// Creates a reply, or replaces it if `replace`; then who calls has ended the one that is there.
+    fn insert_reply(&self, tuple: &Tuple, reply: &Reply, replace: bool, table: Table) -> Insert;
+    /// Ends a reply, unless it has changed since it was `seen`. Who gets true removes or replaces it, and nobody else does.
+    fn end_reply(&self, tuple: &Tuple, seen: &Reply, table: Table) -> bool;
+    /// Forgets a reply.
+    fn remove_reply(&self, tuple: &Tuple, table: Table);
+
+    /// When room was short last.
+    fn pressure(&self) -> Option<Self::Ref<Pressure>>;
+    /// Notes [`Pressure::full`].
+    fn set_full(&self, tick: u32);
+    /// Notes [`Pressure::used`].
+    fn set_used(&self, tick: u32);
+
+    /// [`flow::step`], which the programs have as functions that the kernel verifies by themselves.
+    #[inline(always)]
+    fn open(&self, env: &Env, h: &mut Headers, opening: &mut Opening, step: Step) -> Option<Reason>
+    where
+        Self: Sized,
+    {
+        flow::step(self, env, h, opening, step)
+    }
 
     /// What the first fragment of a datagram has told.
     fn fragment(&self, key: &FragmentKey) -> Option<Self::Ref<Fragment>>;

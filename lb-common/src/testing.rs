@@ -28,6 +28,7 @@ mod host;
 mod malformed;
 mod overlay;
 mod passed;
+mod pressure;
 mod published;
 mod refusal;
 mod reply;
@@ -42,7 +43,7 @@ use fixture::Fixture;
 
 /// Every fixture.
 pub fn fixtures() -> Vec<Fixture> {
-    let topics: [fn() -> Vec<Fixture>; 18] = [
+    let topics: [fn() -> Vec<Fixture>; 19] = [
         answer::fixtures,
         drain::fixtures,
         errors::fixtures,
@@ -54,6 +55,7 @@ pub fn fixtures() -> Vec<Fixture> {
         malformed::fixtures,
         overlay::fixtures,
         passed::fixtures,
+        pressure::fixtures,
         published::fixtures,
         refusal::fixtures,
         reply::fixtures,

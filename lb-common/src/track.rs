@@ -1,8 +1,8 @@
 //! Life of a flow: its states, and how long it lives in each.
 
 use crate::abi::{
-    FLOW_CLOSED, FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_FLAG_FIN_BACKEND, FLOW_FLAG_FIN_CLIENT, FLOW_FLAG_REFUSED,
-    FLOW_NEW, Flow, Service, Settings, TCP,
+    FLOW_CLOSED, FLOW_CLOSING, FLOW_ENDED, FLOW_ESTABLISHED, FLOW_FLAG_FIN_BACKEND, FLOW_FLAG_FIN_CLIENT,
+    FLOW_FLAG_REFUSED, FLOW_NEW, Flow, Service, Settings, TCP, ticks,
 };
 use crate::tables::{Env, FlowEntry, Tables};
 use crate::wire::parse::Headers;
@@ -75,21 +75,38 @@ pub const fn new_timeout(protocol: u8, settings: &Settings) -> u32 {
     }
 }
 
-/// Whether a flow is past its time. Another CPU's clock may be a tick ahead: the difference is signed.
+/// Whether a flow is past its time, or ended. Another CPU's clock may be a tick ahead: the difference is signed.
 #[inline(always)]
 pub const fn expired(flow: &Flow, now: u32) -> bool {
-    now.wrapping_sub(flow.last_seen) as i32 > flow.timeout as i32
+    flow.state == FLOW_ENDED || now.wrapping_sub(flow.last_seen) as i32 > flow.timeout as i32
 }
 
-/// Notes a packet of a flow.
+/// Ticks of silence after which a flow may be ended by another than its own packets: more than twice [`AWAKE`].
+pub const SILENT: u32 = ticks(2_500);
+/// Ticks of silence up to which a packet need not ask whether somebody ends its flow. No program runs for as long as what
+/// lies between.
+const AWAKE: u32 = ticks(1_000);
+
+/// Takes back a flow that was long silent. A function of its own: few packets come here.
+#[inline(never)]
+fn wake<E: FlowEntry>(entry: E, now: u32) -> bool {
+    let flow = entry.load();
+    flow.state != FLOW_ENDED && entry.wake(&flow, now)
+}
+
+/// Notes a packet of a flow. False: somebody has just ended it.
 #[inline(always)]
-pub fn observe<T: Tables>(tables: &T, env: &Env, entry: &T::Entry, flow: &Flow, h: &Headers, side: Side) {
+pub fn observe<T: Tables>(tables: &T, env: &Env, entry: &T::Entry, flow: &Flow, h: &Headers, side: Side) -> bool {
     if flow.last_seen != env.now {
-        entry.set_last_seen(env.now);
+        if env.now.wrapping_sub(flow.last_seen) as i32 <= AWAKE as i32 {
+            entry.set_last_seen(env.now);
+        } else if !wake(entry.clone(), env.now) {
+            return false;
+        }
     }
     let (state, flags) = next(flow.state, flow.flags, h.tuple.protocol, h.flags, side);
     if state != flow.state || flags != flow.flags {
-        let Some(settings) = tables.settings() else { return };
+        let Some(settings) = tables.settings() else { return true };
         let ticks = if state == FLOW_ESTABLISHED {
             let service = tables.service(flow.service);
             timeout(state, h.tuple.protocol, &settings, service.as_deref())
@@ -98,6 +115,7 @@ pub fn observe<T: Tables>(tables: &T, env: &Env, entry: &T::Entry, flow: &Flow, 
         };
         entry.set_state(state, flags, ticks);
     }
+    true
 }
 
 #[cfg(test)]

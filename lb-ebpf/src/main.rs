@@ -6,8 +6,10 @@
 #![allow(non_upper_case_globals, reason = "a map's static has the map's name")]
 
 mod bytes;
+mod collect;
 mod entered;
 mod maps;
+mod open;
 mod tables;
 mod tc;
 mod verdict;

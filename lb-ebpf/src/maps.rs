@@ -5,7 +5,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, Progr
 use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
     Backend, Counter, EndpointKey, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Frontend, Interface, InterfaceKey,
-    Node, NodeAddress, Reply, Service, ServiceCounter, Settings, SlotKey, SourceKey, Vip, VipKey, capacity,
+    Node, NodeAddress, Pressure, Reply, Service, ServiceCounter, Settings, SlotKey, SourceKey, Vip, VipKey, capacity,
 };
 use lb_common::address::Address;
 use lb_common::pipeline::Work;
@@ -41,8 +41,24 @@ macro_rules! array {
     )* };
 }
 
+// What is least used gives way: the kernel has such maps with all their memory taken at once alone.
+macro_rules! overflow {
+    ($($name:ident: $key:ty => $value:ty;)*) => { $(
+        #[btf_map]
+        pub(crate) static $name: LruHashMap<$key, $value, { capacity::OVERFLOW as usize }> = LruHashMap::new();
+    )* };
+}
+
+overflow! {
+    overflow4: FlowKey4 => Flow;
+    overflow6: FlowKey6 => Flow;
+    overflow_replies4: FlowKey4 => Reply;
+    overflow_replies6: FlowKey6 => Reply;
+}
+
 array! {
     settings: Array Settings, 1;
+    pressure: Array Pressure, 1;
     cursors: Array u64, capacity::SERVICES;
     backends: Array Backend, capacity::BACKENDS;
     nodes: Array Node, capacity::NODES;
@@ -82,8 +98,13 @@ pub(crate) struct Scratch {
     pub(crate) source: SourceKey,
     pub(crate) interface: InterfaceKey,
     pub(crate) route: RouteQuery,
+    pub(crate) reply: Found,
     pub(crate) work: Work,
 }
+
+/// A reply that was looked up.
+#[repr(C, align(8))]
+pub(crate) struct Found(pub(crate) Reply);
 
 /// `struct bpf_fib_lookup` of `include/uapi/linux/bpf.h`, without its unions: their type information is one that the kernel
 /// refuses.

@@ -1,23 +1,27 @@
 //! [`Tables`] over the maps.
 
 use core::ffi::c_void;
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use core::mem::size_of;
-use core::ptr;
+use core::ptr::{self, NonNull};
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::{bpf_fib_lookup, bpf_ktime_get_coarse_ns};
 use lb_common::abi::{
-    Backend, EndpointKey, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, Node,
-    NodeAddress, Reply, Service, Settings, SlotKey, SourceKey, TICK_SHIFT, VipKey,
+    Backend, EndpointKey, FLOW_ENDED, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Frontend, Interface,
+    InterfaceKey, Node, NodeAddress, Pressure, REPLY_ENDED, Reply, Service, Settings, SlotKey, SourceKey, TICK_SHIFT,
+    VipKey,
 };
 use lb_common::address::Address;
+use lb_common::flow::{Opening, Step};
 use lb_common::pipeline::Work;
-use lb_common::tables::{Env, FlowEntry, Insert, NextHop, Route, Tables};
+use lb_common::tables::{Env, FlowEntry, Insert, NextHop, Route, Table, Tables};
 use lb_common::tuple::Tuple;
 use lb_common::verdict::Reason;
+use lb_common::wire::parse::Headers;
 
 use crate::maps::{self, RouteQuery, Scratch};
+use crate::open;
 
 /// The maps, and the context that helpers want to see.
 pub(crate) struct Maps {
@@ -27,7 +31,8 @@ pub(crate) struct Maps {
 }
 
 /// A flow's place in its map.
-pub(crate) struct Entry(*mut Flow);
+#[derive(Clone, Copy)]
+pub(crate) struct Entry(NonNull<Flow>);
 
 impl Maps {
     #[inline(always)]
@@ -114,24 +119,70 @@ impl FlowEntry for Entry {
     #[inline(always)]
     fn load(&self) -> Flow {
         // SAFETY: a map value stays valid until the program ends. Other CPUs may write single fields meanwhile.
-        unsafe { ptr::read(self.0) }
+        unsafe { ptr::read(self.0.as_ptr()) }
     }
 
     #[inline(always)]
     fn set_last_seen(&self, tick: u32) {
         // SAFETY: as above; an aligned word.
-        unsafe { ptr::write_volatile(&raw mut (*self.0).last_seen, tick) }
+        unsafe { ptr::write_volatile(&raw mut (*self.0.as_ptr()).last_seen, tick) }
+    }
+
+    #[inline(always)]
+    fn wake(&self, seen: &Flow, tick: u32) -> bool {
+        let new = word(&Flow {
+            last_seen: tick,
+            ..*seen
+        });
+        let found = self.exchange(word(seen), new);
+        // Another packet of the flow may have come in between: then it is awake.
+        found == word(seen) || found >> STATE & 0xff != u64::from(FLOW_ENDED)
+    }
+
+    #[inline(always)]
+    fn end(&self, seen: &Flow) -> bool {
+        let new = word(&Flow {
+            state: FLOW_ENDED,
+            ..*seen
+        });
+        self.exchange(word(seen), new) == word(seen)
     }
 
     #[inline(always)]
     fn set_state(&self, state: u8, flags: u8, timeout: u32) {
         // SAFETY: as above.
         unsafe {
-            ptr::write_volatile(&raw mut (*self.0).timeout, timeout);
-            ptr::write_volatile(&raw mut (*self.0).state, state);
-            ptr::write_volatile(&raw mut (*self.0).flags, flags);
+            ptr::write_volatile(&raw mut (*self.0.as_ptr()).timeout, timeout);
+            ptr::write_volatile(&raw mut (*self.0.as_ptr()).state, state);
+            ptr::write_volatile(&raw mut (*self.0.as_ptr()).flags, flags);
         }
     }
+}
+
+/// Bit at which a flow's state is in [`word`].
+const STATE: u64 = 48;
+
+/// The last eight bytes of a flow as one number: when it was seen last, source port, state, flags.
+#[inline(always)]
+const fn word(flow: &Flow) -> u64 {
+    flow.last_seen as u64 | (flow.source_port as u64) << 32 | (flow.state as u64) << STATE | (flow.flags as u64) << 56
+}
+
+impl Entry {
+    /// Puts `new` in the place of `old`, if that is there. Returns what was there.
+    #[inline(always)]
+    fn exchange(&self, old: u64, new: u64) -> u64 {
+        // SAFETY: eight aligned bytes of a map value (lb-common/src/abi.rs asserts where they are).
+        unsafe { exchange((&raw mut (*self.0.as_ptr()).last_seen).cast(), old, new) }
+    }
+}
+
+/// # Safety
+/// `at` is good for eight aligned bytes.
+#[inline(always)]
+unsafe fn exchange(at: *mut u64, old: u64, new: u64) -> u64 {
+    // SAFETY: as the caller says.
+    unsafe { atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(at, old, new).0 }
 }
 
 #[inline(always)]
@@ -251,51 +302,73 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn flow(&self, tuple: &Tuple) -> Option<Entry> {
-        if tuple.v6 {
-            maps::flows6.get_ptr_mut(self.key6(tuple))
-        } else {
-            maps::flows4.get_ptr_mut(self.key4(tuple))
+    fn flow(&self, tuple: &Tuple, table: Table) -> Option<Entry> {
+        match (tuple.v6, table) {
+            (true, Table::Main) => maps::flows6.get_ptr_mut(self.key6(tuple)),
+            (false, Table::Main) => maps::flows4.get_ptr_mut(self.key4(tuple)),
+            (true, Table::Overflow) => maps::overflow6.get_ptr_mut(self.key6(tuple)),
+            (false, Table::Overflow) => maps::overflow4.get_ptr_mut(self.key4(tuple)),
         }
+        .and_then(NonNull::new)
         .map(Entry)
     }
 
     #[inline(always)]
-    fn insert_flow(&self, tuple: &Tuple, flow: &Flow, replace: bool) -> Insert {
-        inserted(if tuple.v6 {
-            maps::flows6.insert(self.key6(tuple), flow, flags(replace))
-        } else {
-            maps::flows4.insert(self.key4(tuple), flow, flags(replace))
+    fn insert_flow(&self, tuple: &Tuple, flow: &Flow, replace: bool, table: Table) -> Insert {
+        let flags = flags(replace);
+        inserted(match (tuple.v6, table) {
+            (true, Table::Main) => maps::flows6.insert(self.key6(tuple), flow, flags),
+            (false, Table::Main) => maps::flows4.insert(self.key4(tuple), flow, flags),
+            (true, Table::Overflow) => maps::overflow6.insert(self.key6(tuple), flow, flags),
+            (false, Table::Overflow) => maps::overflow4.insert(self.key4(tuple), flow, flags),
         })
     }
 
     #[inline(always)]
-    fn remove_flow(&self, tuple: &Tuple) {
-        let _ = if tuple.v6 {
-            maps::flows6.remove(self.key6(tuple))
-        } else {
-            maps::flows4.remove(self.key4(tuple))
+    fn remove_flow(&self, tuple: &Tuple, table: Table) {
+        let _ = match (tuple.v6, table) {
+            (true, Table::Main) => maps::flows6.remove(self.key6(tuple)),
+            (false, Table::Main) => maps::flows4.remove(self.key4(tuple)),
+            (true, Table::Overflow) => maps::overflow6.remove(self.key6(tuple)),
+            (false, Table::Overflow) => maps::overflow4.remove(self.key4(tuple)),
         };
     }
 
     #[inline(always)]
-    fn reply(&self, tuple: &Tuple) -> Option<&'static Reply> {
+    fn reply(&self, tuple: &Tuple, table: Table) -> Option<&'static Reply> {
         // SAFETY: as in `interface`.
-        unsafe {
-            if tuple.v6 {
-                maps::replies6.get(self.key6(tuple))
-            } else {
-                maps::replies4.get(self.key4(tuple))
+        let found = unsafe {
+            match (tuple.v6, table) {
+                (true, Table::Main) => maps::replies6.get(self.key6(tuple)),
+                (false, Table::Main) => maps::replies4.get(self.key4(tuple)),
+                (true, Table::Overflow) => maps::overflow_replies6.get(self.key6(tuple)),
+                (false, Table::Overflow) => maps::overflow_replies4.get(self.key4(tuple)),
             }
+        }?;
+        if found.kind == REPLY_ENDED {
+            return None;
+        }
+        // One place for all of them, or the verifier would follow what comes after for each table anew; and what gives way
+        // to another does not change under us.
+        // SAFETY: this CPU's own element. The kernel aligns values to eight bytes.
+        unsafe {
+            let to = (&raw mut (*self.scratch).reply.0).cast::<u64>();
+            let from = ptr::from_ref(found).cast::<u64>();
+            for index in 0..size_of::<Reply>() / 8 {
+                ptr::write_volatile(to.add(index), ptr::read_volatile(from.add(index)));
+            }
+            Some(&(*self.scratch).reply.0)
         }
     }
 
     #[inline(always)]
-    fn insert_reply(&self, tuple: &Tuple, reply: &Reply, replace: bool) -> Insert {
-        inserted(if tuple.v6 {
-            maps::replies6.insert(self.key6(tuple), reply, flags(replace))
-        } else {
-            maps::replies4.insert(self.key4(tuple), reply, flags(replace))
+    fn insert_reply(&self, tuple: &Tuple, reply: &Reply, replace: bool, table: Table) -> Insert {
+        let flags = flags(replace);
+        inserted(match (tuple.v6, table) {
+            (true, Table::Main) => maps::replies6.insert(self.key6(tuple), reply, flags),
+            (false, Table::Main) => maps::replies4.insert(self.key4(tuple), reply, flags),
+            (true, Table::Overflow) => maps::overflow_replies6.insert(self.key6(tuple), reply, flags),
+            (false, Table::Overflow) => maps::overflow_replies4.insert(self.key4(tuple), reply, flags),
         })
     }
 
@@ -308,6 +381,57 @@ impl Tables for Maps {
     #[inline(always)]
     fn note_fragment(&self, key: &FragmentKey, fragment: &Fragment) {
         let _ = maps::fragments.insert(key, fragment, BPF_ANY as u64);
+    }
+
+    #[inline(always)]
+    fn end_reply(&self, tuple: &Tuple, seen: &Reply, table: Table) -> bool {
+        let found = match (tuple.v6, table) {
+            (true, Table::Main) => maps::replies6.get_ptr_mut(self.key6(tuple)),
+            (false, Table::Main) => maps::replies4.get_ptr_mut(self.key4(tuple)),
+            (true, Table::Overflow) => maps::overflow_replies6.get_ptr_mut(self.key6(tuple)),
+            (false, Table::Overflow) => maps::overflow_replies4.get_ptr_mut(self.key4(tuple)),
+        };
+        let Some(found) = found else { return false };
+        let word = |kind: u32| u64::from(kind) | u64::from(seen.bound) << 32;
+        // SAFETY: eight aligned bytes of a map value.
+        let before = unsafe { exchange((&raw mut (*found).kind).cast(), word(seen.kind), word(REPLY_ENDED)) };
+        before == word(seen.kind)
+    }
+
+    #[inline(always)]
+    fn remove_reply(&self, tuple: &Tuple, table: Table) {
+        let _ = match (tuple.v6, table) {
+            (true, Table::Main) => maps::replies6.remove(self.key6(tuple)),
+            (false, Table::Main) => maps::replies4.remove(self.key4(tuple)),
+            (true, Table::Overflow) => maps::overflow_replies6.remove(self.key6(tuple)),
+            (false, Table::Overflow) => maps::overflow_replies4.remove(self.key4(tuple)),
+        };
+    }
+
+    #[inline(always)]
+    fn pressure(&self) -> Option<&'static Pressure> {
+        maps::pressure.get(0)
+    }
+
+    #[inline(always)]
+    fn set_full(&self, tick: u32) {
+        if let Some(pressure) = maps::pressure.get_ptr_mut(0) {
+            // SAFETY: an aligned word of the map; whichever CPU writes last is right.
+            unsafe { ptr::write_volatile(&raw mut (*pressure).full, tick) }
+        }
+    }
+
+    #[inline(always)]
+    fn set_used(&self, tick: u32) {
+        if let Some(pressure) = maps::pressure.get_ptr_mut(0) {
+            // SAFETY: as above.
+            unsafe { ptr::write_volatile(&raw mut (*pressure).used, tick) }
+        }
+    }
+
+    #[inline(always)]
+    fn open(&self, env: &Env, _: &mut Headers, _: &mut Opening, step: Step) -> Option<Reason> {
+        open::call(env.now, step)
     }
 
     #[inline(always)]

@@ -132,6 +132,8 @@ struct Agent {
     status: watch::Sender<api::Status>,
     metrics: Arc<Metrics>,
     notifier: Notifier,
+    /// New flows went to the overflow tables when the flows were walked through last.
+    pressed: bool,
     /// Of the last synchronisation.
     problems: Vec<String>,
 }
@@ -413,6 +415,14 @@ impl Agent {
             Ok(census) => {
                 self.metrics.evicted(Eviction::Expired, census.expired);
                 self.metrics.evicted(Eviction::Orphan, census.orphans);
+                if census.pressed && !self.pressed {
+                    tracing::warn!(target: "lb::datapath", flows4 = census.flows4, flows6 = census.flows6,
+                        overflow = census.overflow, "a flow table is full: new flows go to the overflow tables");
+                } else if self.pressed && !census.pressed {
+                    tracing::info!(target: "lb::datapath", flows4 = census.flows4, flows6 = census.flows6,
+                        overflow = census.overflow, "the flow tables have room again");
+                }
+                self.pressed = census.pressed;
                 self.synchronizer.reusable = census.reusable;
             }
             Err(error) => tracing::warn!(target: "lb::datapath", %error, "cannot walk through the flows"),

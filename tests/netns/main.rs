@@ -13,6 +13,7 @@
 //! | `drain` | what a draining backend keeps, and how that ends |
 //! | `lifecycle` | the agent stops, dies, comes back, goes for good |
 //! | `faults` | live flows while the agent dies, programs, tables and cluster state change |
+//! | `flood` | forged SYNs and datagrams that fill the flow tables |
 //! | `transfer` | large bodies, segment sizes, TTL |
 //! | `names`, `names_load` | DNS; the same under load |
 //! | `cluster_file` | reload, automatic ports, invalid documents |
@@ -26,6 +27,7 @@ mod drain;
 mod errors;
 mod faults;
 mod filter;
+mod flood;
 mod gateway;
 mod host;
 mod lifecycle;

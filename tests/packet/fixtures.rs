@@ -16,7 +16,7 @@ fn every_fixture_agrees() {
         let all = fixtures();
         for fixture in &all {
             // The kernel has no way in for some: those run on the pure pipeline alone.
-            if !fixture.steps.iter().all(|step| takes(&step.input)) {
+            if fixture.world.tables.no_overflow || !fixture.steps.iter().all(|step| takes(&step.input)) {
                 continue;
             }
             run += 1;

@@ -10,7 +10,8 @@ use aya::programs::{Program, TestRun as _, TestRunOptions};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
 use lb_common::abi::{
-    self, Counter, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Reply, ServiceCounter, SourceKey, Table, capacity,
+    self, Counter, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Pressure, Reply, ServiceCounter, SourceKey, Table,
+    capacity,
 };
 use lb_common::address::Address;
 use lb_common::testing::fixture::{Entry, Input};
@@ -20,6 +21,8 @@ use lb_userspace::datapath::load::PROGRAMS;
 
 /// Elements of the arrays that worlds use.
 const ELEMENTS: u32 = 100;
+/// Entries of an overflow table: enough for none to give way.
+const OVERFLOW: u32 = 4096;
 /// Room for any frame that comes out.
 const ROOM: usize = 1 << 16;
 
@@ -37,6 +40,9 @@ pub(crate) struct State {
     pub(crate) flows: BTreeMap<Tuple, Flow>,
     pub(crate) replies: BTreeMap<Tuple, Reply>,
     pub(crate) fragments: BTreeMap<FragmentKey, Fragment>,
+    pub(crate) overflow: BTreeMap<Tuple, Flow>,
+    pub(crate) overflow_replies: BTreeMap<Tuple, Reply>,
+    pub(crate) pressure: Pressure,
     pub(crate) cursors: BTreeMap<u32, u64>,
     pub(crate) counters: BTreeMap<u8, (u64, u64)>,
     pub(crate) services: BTreeMap<u32, [u64; 5]>,
@@ -51,6 +57,9 @@ impl State {
             flows: tables.flows(),
             replies: tables.replies(),
             fragments: tables.fragments.borrow().clone(),
+            overflow: tables.overflow(),
+            overflow_replies: tables.overflow_replies(),
+            pressure: tables.pressed(),
             cursors: tables.cursors.borrow().clone(),
             counters: counters.map(|(code, c)| (code, (c.packets, c.bytes))).collect(),
             services: services
@@ -68,7 +77,15 @@ fn numbers(c: &ServiceCounter) -> [u64; 5] {
 impl Kernel {
     /// Loads every program; flow tables have `flows` entries. Nothing is pinned or attached.
     pub(crate) fn load(flows: u32) -> Result<Self> {
+        Self::load_with(flows, OVERFLOW)
+    }
+
+    /// The overflow tables have `overflow` entries.
+    pub(crate) fn load_with(flows: u32, overflow: u32) -> Result<Self> {
         let mut loader = EbpfLoader::new();
+        for name in ["overflow4", "overflow6", "overflow_replies4", "overflow_replies6"] {
+            loader.map_max_entries(name, overflow);
+        }
         for name in ["flows4", "flows6", "replies4", "replies6"] {
             loader.map_max_entries(name, flows);
         }
@@ -115,6 +132,13 @@ impl Kernel {
         self.hash(abi::Replies4::NAME, &replies4)?;
         self.hash(abi::Replies6::NAME, &replies6)?;
         self.hash(abi::FRAGMENTS, &tables.fragments.borrow())?;
+        let (overflow4, overflow6) = by_family(&tables.overflow());
+        self.hash(abi::Overflow4::NAME, &overflow4)?;
+        self.hash(abi::Overflow6::NAME, &overflow6)?;
+        let (replies4, replies6) = by_family(&tables.overflow_replies());
+        self.hash(abi::OverflowReplies4::NAME, &replies4)?;
+        self.hash(abi::OverflowReplies6::NAME, &replies6)?;
+        self.array(abi::PressureTable::NAME, &BTreeMap::from([(0, tables.pressed())]), 1)?;
         self.zero::<Counter>(abi::COUNTERS, capacity::COUNTERS)?;
         self.zero::<ServiceCounter>(abi::SERVICE_COUNTERS, ELEMENTS)
     }
@@ -135,6 +159,20 @@ impl Kernel {
             state.replies.insert(tuple6(&key), reply);
         }
         state.fragments = self.entries(abi::FRAGMENTS)?.into_iter().collect();
+        for (key, flow) in self.entries::<FlowKey4, Flow>(abi::Overflow4::NAME)? {
+            state.overflow.insert(tuple4(&key), flow);
+        }
+        for (key, flow) in self.entries::<FlowKey6, Flow>(abi::Overflow6::NAME)? {
+            state.overflow.insert(tuple6(&key), flow);
+        }
+        for (key, reply) in self.entries::<FlowKey4, Reply>(abi::OverflowReplies4::NAME)? {
+            state.overflow_replies.insert(tuple4(&key), reply);
+        }
+        for (key, reply) in self.entries::<FlowKey6, Reply>(abi::OverflowReplies6::NAME)? {
+            state.overflow_replies.insert(tuple6(&key), reply);
+        }
+        let map = self.ebpf.map(abi::PressureTable::NAME).context("pressure")?;
+        state.pressure = Array::<_, Pressure>::try_from(map)?.get(&0, 0)?;
         let cursors = Array::<_, u64>::try_from(self.ebpf.map(abi::Cursors::NAME).context("cursors")?)?;
         for id in 0..ELEMENTS {
             match cursors.get(&id, 0)? {

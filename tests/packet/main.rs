@@ -6,11 +6,13 @@
 //! | `network` | a namespace whose interfaces, routes and neighbours are the world's |
 //! | `agree` | one packet on both sides: verdict, frame, tables, counters |
 //! | `fixtures` | every fixture agrees |
+//! | `collect` | the program that removes entries, beside packets that use them |
 //! | `fuzz` | damaged frames agree |
 //! | `round_robin` | exact on many CPUs |
 //! | `object` | programs load, with names, licence and type information |
 
 mod agree;
+mod collect;
 mod fixtures;
 mod fuzz;
 mod kernel;

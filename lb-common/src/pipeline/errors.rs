@@ -18,6 +18,7 @@ use crate::abi::{
     INTERFACE_WORKLOAD, InterfaceKey, NETWORK_NODE, REPLY_HAIRPIN, REPLY_VIP, Reply, UDP,
 };
 use crate::flow;
+use crate::pressure;
 use crate::tables::{Env, FlowEntry, Tables};
 use crate::track;
 use crate::tuple::Tuple;
@@ -42,7 +43,7 @@ fn answered<P: Packet>(packet: &P, work: &mut Work, network: u32) -> Option<Tupl
 /// The flow of a client's tuple, if it is not past its time, and its backend, if that is still the same.
 #[inline(always)]
 fn live<T: Tables>(tables: &T, env: &Env, tuple: &Tuple) -> Option<(Flow, T::Ref<Backend>)> {
-    let flow = tables.flow(tuple)?.load();
+    let flow = pressure::flow_apart(tables, env, tuple)?.load();
     let backend = tables.backend(flow.backend)?;
     if track::expired(&flow, env.now) || backend.generation != flow.generation || backend.state == BACKEND_GONE {
         return None;
@@ -135,7 +136,7 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
     {
         return inside_network(packet, work, &tuple, &flow, &backend, interface.flags);
     }
-    if let Some(reply) = tables.reply(&tuple) {
+    if let Some(reply) = pressure::reply(tables, env, &tuple) {
         if reply.kind == REPLY_VIP {
             return Verdict::pass(Reason::PassNetwork);
         }
@@ -172,7 +173,9 @@ pub fn to<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mu
     let Some(tuple) = answered(packet, work, interface.network) else {
         return PASS;
     };
-    let Some(reply) = tables.reply(&tuple) else { return PASS };
+    let Some(reply) = pressure::reply(tables, env, &tuple) else {
+        return PASS;
+    };
     match live(tables, env, &flow::flow_tuple(&reply, &tuple)) {
         Some((flow, backend)) if reply.kind == REPLY_VIP && flow::answers(&backend, &flow, &reply, &tuple) => {}
         _ => return PASS,

@@ -23,6 +23,7 @@ use crate::abi::{EndpointKey, FLOW_FLAG_REFUSED, FRONTEND_FILTERED, NETWORK_NODE
 use crate::address::Address;
 use crate::answer::refuse;
 use crate::flow::{self, Known, Opening};
+use crate::pressure;
 use crate::tables::{Env, FlowEntry, Tables};
 use crate::track;
 use crate::tuple::Tuple;
@@ -78,8 +79,6 @@ fn unbalanced(h: &Headers) -> Verdict {
 #[derive(Clone, Copy)]
 struct Found {
     what: What,
-    /// Of [`What::Service`].
-    service: u32,
     /// Of [`What::Refused`].
     reason: Reason,
 }
@@ -89,7 +88,8 @@ struct Found {
 enum What {
     /// It has a flow, and the backend that is noted as chosen in [`Work::opening`].
     Flow,
-    /// It has none, or its flow needs another backend of this service.
+    /// It has none, or its flow needs another backend of the opening's service; or it moves to the table itself: then the opening
+    /// says so.
     Service,
     /// It is refused.
     Refused,
@@ -100,7 +100,6 @@ enum What {
 impl Found {
     const NOTHING: Self = Self {
         what: What::Nothing,
-        service: 0,
         reason: Reason::PassNotService,
     };
 
@@ -109,14 +108,10 @@ impl Found {
         ..Self::NOTHING
     };
 
-    #[inline(always)]
-    const fn service(service: u32) -> Self {
-        Self {
-            what: What::Service,
-            service,
-            ..Self::NOTHING
-        }
-    }
+    const SERVICE: Self = Self {
+        what: What::Service,
+        ..Self::NOTHING
+    };
 
     #[inline(always)]
     const fn refused(reason: Reason) -> Self {
@@ -138,19 +133,27 @@ impl Found {
 #[inline(always)]
 fn find<T: Tables>(tables: &T, env: &Env, work: &mut Work, frontend: &EndpointKey) -> Found {
     let h = &work.headers;
-    if let Some(entry) = tables.flow(&h.tuple) {
+    work.opening.reset();
+    if let Some(entry) = pressure::flow(tables, env, &h.tuple) {
         let flow = entry.load();
+        work.opening.replace(&flow);
         if !track::expired(&flow, env.now) {
             return match flow::continues(tables, env, &entry, &flow, h) {
                 Known::Keep(chosen) => {
                     work.opening.chosen = chosen;
                     Found::FLOW
                 }
-                Known::Select(service) => {
-                    work.opening.avoid = flow::refused_by(&flow);
+                Known::Settle => {
+                    work.opening.settle(entry.clone(), flow.created);
                     // Who was let in stays in.
                     work.frontend = 0;
-                    Found::service(service)
+                    Found::SERVICE
+                }
+                Known::Select => {
+                    work.opening.avoid = flow::refused_by(&flow);
+                    work.frontend = 0;
+                    work.opening.service = flow.service;
+                    Found::SERVICE
                 }
                 Known::Refuse(reason) => Found::refused(reason),
             };
@@ -160,7 +163,8 @@ fn find<T: Tables>(tables: &T, env: &Env, work: &mut Work, frontend: &EndpointKe
     match tables.frontend(frontend) {
         Some(frontend) => {
             work.frontend = frontend.flags;
-            Found::service(frontend.service)
+            work.opening.service = frontend.service;
+            Found::SERVICE
         }
         None => Found::NOTHING,
     }
@@ -215,7 +219,7 @@ fn find_published<T: Tables>(tables: &T, env: &Env, work: &mut Work) -> Found {
         found
             if found.is(What::Service)
                 && work.frontend & FRONTEND_FILTERED != 0
-                && !admits(tables, found.service, work) =>
+                && !admits(tables, work.opening.service, work) =>
         {
             Found::refused(Reason::DropSourceDenied)
         }
@@ -246,24 +250,28 @@ fn proceed<P: Packet, T: Tables, const MASKED: bool>(
     flow_flags: u8,
 ) -> Verdict {
     // Of what the first one has not opened, nothing is left to begin.
-    if work.headers.is_later::<P>() && (found.is(What::Service) || found.is(What::Refused)) {
+    if work.headers.is_later::<P>() && (found.is(What::Service) && !work.opening.settles() || found.is(What::Refused)) {
         return Verdict::drop(Reason::DropFragment);
     }
     match found.what {
         What::Nothing => return Verdict::pass(Reason::PassNotService),
         What::Flow => {}
         What::Refused => {
+            if matches!(found.reason, Reason::ResetBackendGone) {
+                flow::forget(tables, &work.headers.tuple);
+            }
             if MASKED {
                 masquerade::forget(work);
             }
             return refuse(packet, &mut work.headers, found.reason);
         }
         What::Service => {
-            work.opening.service = found.service;
-            work.opening.origin = 0;
-            let again = if work.opening.avoid != 0 { FLOW_FLAG_REFUSED } else { 0 };
-            work.opening.flags = flow_flags | again;
-            if let Some(reason) = flow::open(tables, env, &mut work.headers, &mut work.opening) {
+            if !work.opening.settles() {
+                work.opening.origin = 0;
+                let again = if work.opening.avoid != 0 { FLOW_FLAG_REFUSED } else { 0 };
+                work.opening.flags = flow_flags | again;
+            }
+            if let Some(reason) = flow::begin(tables, env, &mut work.headers, &mut work.opening) {
                 if MASKED {
                     masquerade::forget(work);
                 }

@@ -5,7 +5,8 @@ use super::{Work, is_local, masquerade, published_key, refusal, unbalanced, unre
 use crate::abi::{BACKEND_GONE, BACKEND_LOCAL, Backend, EndpointKey, NETWORK_NODE, NODE_LOCAL, Reply, TCP};
 use crate::address::Address;
 use crate::answer::too_big;
-use crate::flow::{self, Chosen};
+use crate::flow::{self, Chosen, Opening};
+use crate::pressure;
 use crate::tables::{Env, FlowEntry, Route, Tables};
 use crate::track::{self, Side};
 use crate::verdict::{Kind, Reason, Verdict};
@@ -298,7 +299,7 @@ fn forward<P: Packet, T: Tables>(
         Some(a) if a.node == sender => {}
         _ => return Verdict::drop(Reason::DropTunnelFrontend),
     }
-    let chosen = match known(tables, env, &work.headers, label, sender) {
+    let chosen = match known(tables, env, &work.headers, &mut work.opening, label, sender) {
         Some(chosen) => chosen,
         None if work.headers.is_later::<P>() => return Verdict::drop(Reason::DropFragment),
         None => match admit(tables, env, work, label, sender) {
@@ -324,7 +325,7 @@ fn admit<T: Tables>(tables: &T, env: &Env, work: &mut Work, label: &Label, sende
     work.opening.origin = sender + 1;
     work.opening.flags = 0;
     work.opening.chosen.backend = backend;
-    match flow::open(tables, env, &mut work.headers, &mut work.opening) {
+    match flow::begin(tables, env, &mut work.headers, &mut work.opening) {
         None => Ok(work.opening.chosen),
         Some(reason) => Err(reason),
     }
@@ -354,9 +355,18 @@ fn named<T: Tables>(tables: &T, inner: &Headers, label: &Label) -> Result<(u32, 
 
 /// The backend of a tunnelled flow that is in the table and is the one that the entry node means.
 #[inline(always)]
-fn known<T: Tables>(tables: &T, env: &Env, inner: &Headers, label: &Label, sender: u32) -> Option<Chosen> {
-    let entry = tables.flow(&inner.tuple)?;
+fn known<T: Tables>(
+    tables: &T,
+    env: &Env,
+    inner: &Headers,
+    opening: &mut Opening,
+    label: &Label,
+    sender: u32,
+) -> Option<Chosen> {
+    opening.reset();
+    let entry = pressure::flow(tables, env, &inner.tuple)?;
     let flow = entry.load();
+    opening.replace(&flow);
     if track::expired(&flow, env.now) || flow.origin != sender + 1 || flow::reopens(&flow, inner) {
         return None;
     }
@@ -369,7 +379,13 @@ fn known<T: Tables>(tables: &T, env: &Env, inner: &Headers, label: &Label, sende
     {
         return None;
     }
-    track::observe(tables, env, &entry, &flow, inner, Side::Client);
+    if !track::observe(tables, env, &entry, &flow, inner, Side::Client) {
+        return None;
+    }
+    if pressure::settles(tables, env, &flow, inner) {
+        opening.settle(entry.clone(), flow.created);
+        return None;
+    }
     Some(Chosen::of(&flow))
 }
 
@@ -377,10 +393,13 @@ fn known<T: Tables>(tables: &T, env: &Env, inner: &Headers, label: &Label, sende
 #[inline(always)]
 fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work, sender: u32) -> Verdict {
     let inner = &mut work.headers;
-    let Some(entry) = tables.flow(&inner.tuple.reversed()) else {
+    let Some(entry) = pressure::flow(tables, env, &inner.tuple.reversed()) else {
         return Verdict::drop(Reason::DropTunnelFrontend);
     };
     let flow = entry.load();
+    if track::expired(&flow, env.now) {
+        return Verdict::drop(Reason::DropTunnelFrontend);
+    }
     match tables.backend(flow.backend) {
         Some(b) if b.node == sender && b.generation == flow.generation => {}
         _ => return Verdict::drop(Reason::DropTunnelFrontend),
@@ -401,8 +420,8 @@ fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut
     let mut reason = Reason::ReplyFromTunnel;
     if refusal::may_be(inner) && refusal::retries(packet, tables, env, inner, &entry) {
         reason = Reason::ReplyRetry;
-    } else {
-        track::observe(tables, env, &entry, &flow, inner, Side::Backend);
+    } else if !track::observe(tables, env, &entry, &flow, inner, Side::Backend) {
+        return Verdict::drop(Reason::DropTunnelFrontend);
     }
     tables.count_service(flow.service, 0, inner.ip_length, true);
     if unwrap(packet, inner)

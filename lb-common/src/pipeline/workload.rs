@@ -9,6 +9,7 @@ use crate::abi::{
 };
 use crate::answer::{arp, echo, neighbour};
 use crate::flow;
+use crate::pressure;
 use crate::tables::{Env, FlowEntry, Tables};
 use crate::track::{self, Side};
 use crate::verdict::{Reason, Verdict};
@@ -52,13 +53,14 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
     };
     // In the node's own network there are no VIPs.
     let mut found = if interface.network == NETWORK_NODE {
+        work.opening.reset();
         Found::NOTHING
     } else {
         find(tables, env, work, &key)
     };
     let mut flags = Some(interface.flags);
     if found.is(What::Nothing) {
-        if let Some(reply) = tables.reply(&work.headers.tuple) {
+        if let Some(reply) = pressure::reply(tables, env, &work.headers.tuple) {
             if reply.kind == REPLY_VIP {
                 return Verdict::pass(Reason::PassNetwork);
             }
@@ -68,8 +70,19 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
         }
         let h = &mut work.headers;
         found = if tables.is_vip(&h.tuple.destination, interface.network) {
-            match tables.frontend(&EndpointKey { port: 0, ..key }) {
-                Some(frontend) => Found::service(frontend.service),
+            // Made again: the stack has no room to keep it.
+            let every = EndpointKey {
+                address: h.tuple.destination,
+                network: interface.network,
+                port: 0,
+                protocol: h.tuple.protocol,
+                family: if h.tuple.v6 { 6 } else { 4 },
+            };
+            match tables.frontend(&every) {
+                Some(frontend) => {
+                    work.opening.service = frontend.service;
+                    Found::SERVICE
+                }
                 None if h.tuple.protocol == TCP => Found::refused(Reason::ResetNoPort),
                 None => Found::refused(Reason::UnreachableNoPort),
             }
@@ -118,7 +131,7 @@ fn flow_of<P: Packet, T: Tables>(
     reply: &Reply,
     h: &mut Headers,
 ) -> Option<(Flow, T::Ref<Backend>, bool)> {
-    let entry = tables.flow(&flow::flow_tuple(reply, &h.tuple))?;
+    let entry = pressure::flow_apart(tables, env, &flow::flow_tuple(reply, &h.tuple))?;
     let flow = entry.load();
     let backend = tables.backend(flow.backend)?;
     if track::expired(&flow, env.now) || !flow::answers(&backend, &flow, reply, &h.tuple) {
@@ -126,8 +139,8 @@ fn flow_of<P: Packet, T: Tables>(
     }
     // A flow of another node's is chosen again there.
     let again = refusal::may_be(h) && flow.origin == 0 && refusal::retries(packet, tables, env, h, &entry);
-    if !again {
-        track::observe(tables, env, &entry, &flow, h, Side::Backend);
+    if !again && !track::observe(tables, env, &entry, &flow, h, Side::Backend) {
+        return None;
     }
     Some((flow, backend, again))
 }
@@ -189,7 +202,7 @@ pub fn to<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mu
         return verdict;
     }
     let h = &mut work.headers;
-    let Some(reply) = tables.reply(&h.tuple) else {
+    let Some(reply) = pressure::reply(tables, env, &h.tuple) else {
         return Verdict::pass(Reason::PassNotService);
     };
     if reply.kind != REPLY_VIP {

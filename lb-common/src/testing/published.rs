@@ -6,7 +6,6 @@ use std::vec::Vec;
 
 use super::fixture::{Entry, Fixture, Step};
 use super::frame::{Mac, ethernet, tunnel};
-use super::tables::FLOWS;
 use super::world::{
     Case, NETWORK, NODE_IF, NOW, Place, ROUTED_IF, ROUTER, SECOND_IF, SWITCHED_IF, TUNNEL_PORT, World, mac, node_mac,
     reply_of, workload_mac,
@@ -57,7 +56,6 @@ pub(super) fn fixtures() -> Vec<Fixture> {
         all.extend(remote(case));
         all.push(round_robin(case));
         all.push(weights(case));
-        all.push(full(case));
     }
     all.push(tunnel_of_the_other_family());
     all.push(no_checksum());
@@ -257,22 +255,6 @@ fn remote(case: Case) -> Vec<Fixture> {
     ]
 }
 
-/// Client ports of many flows.
-fn many(case: Case, count: u16) -> impl Iterator<Item = Step> {
-    (0..count).map(move |n| {
-        let client = (case.client().ip(), 50_000 + n).into();
-        let mut step = Step::new(Entry::TcNode, NODE_IF, case.opening().from(client).build());
-        let out = case.opening().from(client).to(case.backend(Place::Here)).ttl(63);
-        step = step.redirects(
-            Action::RedirectPeer,
-            Reason::ForwardLocal,
-            ROUTED_IF,
-            out.macs(workload_mac(ROUTED_IF), mac(ROUTED_IF)).build(),
-        );
-        step
-    })
-}
-
 /// Which backend each of the next flows shall get.
 fn in_turn(case: Case, mut fixture: Fixture, places: &[Place]) -> Fixture {
     for (n, place) in places.iter().enumerate() {
@@ -307,23 +289,6 @@ fn weights(case: Case) -> Fixture {
         World::new().serve(case, &turn),
     );
     in_turn(case, fixture, &[turn, turn].concat())
-}
-
-fn full(case: Case) -> Fixture {
-    let mut fixture = Fixture::new(
-        format!("published_full_{}", case.name()),
-        "a full table refuses new flows and says so; those inside go on",
-        World::new(),
-    );
-    for step in many(case, FLOWS as u16) {
-        fixture = fixture.step(step);
-    }
-    let one_more = Step::new(Entry::TcNode, NODE_IF, case.opening().build());
-    fixture = fixture.step(one_more.drops(Reason::DropFlowTableFull));
-    for step in many(case, 1) {
-        fixture = fixture.step(step);
-    }
-    fixture
 }
 
 fn retransmission(case: Case) -> Fixture {

@@ -7,11 +7,12 @@ use std::rc::Rc;
 use std::vec::Vec;
 
 use crate::abi::{
-    Backend, Counter, EndpointKey, Flow, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, Node, NodeAddress,
-    Reply, Service, ServiceCounter, Settings, SlotKey, SourceKey, Vip, VipKey, capacity,
+    Backend, Counter, EndpointKey, FLOW_ENDED, Flow, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, Node,
+    NodeAddress, Pressure, REPLY_ENDED, Reply, Service, ServiceCounter, Settings, SlotKey, SourceKey, Vip, VipKey,
+    capacity,
 };
 use crate::address::Address;
-use crate::tables::{FlowEntry, Insert, NextHop, Route, Tables};
+use crate::tables::{FlowEntry, Insert, NextHop, Route, Table, Tables};
 use crate::tuple::Tuple;
 use crate::verdict::Reason;
 
@@ -44,6 +45,28 @@ impl FlowEntry for Entry {
             last_seen: tick,
             ..flow
         });
+    }
+
+    fn wake(&self, seen: &Flow, tick: u32) -> bool {
+        let flow = self.0.get();
+        if flow.state == FLOW_ENDED || flow.last_seen != seen.last_seen {
+            return flow.state != FLOW_ENDED;
+        }
+        self.set_last_seen(tick);
+        true
+    }
+
+    fn end(&self, seen: &Flow) -> bool {
+        let flow = self.0.get();
+        let word = |flow: &Flow| (flow.last_seen, flow.source_port, flow.state, flow.flags);
+        if flow.state == FLOW_ENDED || word(&flow) != word(seen) {
+            return false;
+        }
+        self.0.set(Flow {
+            state: FLOW_ENDED,
+            ..flow
+        });
+        true
     }
 
     fn set_state(&self, state: u8, flags: u8, timeout: u32) {
@@ -114,13 +137,21 @@ pub struct MemoryTables {
     replies: RefCell<BTreeMap<Tuple, Reply>>,
     /// `fragments`.
     pub fragments: RefCell<BTreeMap<FragmentKey, Fragment>>,
+    overflow: RefCell<BTreeMap<Tuple, Entry>>,
+    overflow_replies: RefCell<BTreeMap<Tuple, Reply>>,
+    pressure: Cell<Pressure>,
+    /// The overflow tables take nothing; the kernel's do as long as it has memory.
+    pub no_overflow: bool,
     counters: RefCell<BTreeMap<u8, Counter>>,
     service_counters: RefCell<BTreeMap<u32, ServiceCounter>>,
 }
 
 impl Clone for MemoryTables {
     fn clone(&self) -> Self {
-        let flows = self.flows().into_iter();
+        let copy = |flows: BTreeMap<Tuple, Flow>| {
+            let flows = flows.into_iter();
+            RefCell::new(flows.map(|(t, f)| (t, Entry(Rc::new(Cell::new(f))))).collect())
+        };
         Self {
             settings: self.settings,
             interfaces: self.interfaces.clone(),
@@ -135,9 +166,13 @@ impl Clone for MemoryTables {
             sources: self.sources.clone(),
             paths: self.paths.clone(),
             cursors: self.cursors.clone(),
-            flows: RefCell::new(flows.map(|(t, f)| (t, Entry(Rc::new(Cell::new(f))))).collect()),
+            flows: copy(self.flows()),
             replies: self.replies.clone(),
             fragments: self.fragments.clone(),
+            overflow: copy(self.overflow()),
+            overflow_replies: self.overflow_replies.clone(),
+            pressure: self.pressure.clone(),
+            no_overflow: self.no_overflow,
             counters: self.counters.clone(),
             service_counters: self.service_counters.clone(),
         }
@@ -148,6 +183,41 @@ impl MemoryTables {
     /// Every flow.
     pub fn flows(&self) -> BTreeMap<Tuple, Flow> {
         self.flows.borrow().iter().map(|(t, e)| (*t, e.load())).collect()
+    }
+
+    /// Every flow in the overflow table.
+    pub fn overflow(&self) -> BTreeMap<Tuple, Flow> {
+        self.overflow.borrow().iter().map(|(t, e)| (*t, e.load())).collect()
+    }
+
+    /// Every reply in the overflow table.
+    pub fn overflow_replies(&self) -> BTreeMap<Tuple, Reply> {
+        self.overflow_replies.borrow().clone()
+    }
+
+    /// `pressure`.
+    pub fn pressed(&self) -> Pressure {
+        self.pressure.get()
+    }
+
+    /// Sets `pressure`.
+    pub fn press(&self, pressure: Pressure) {
+        self.pressure.set(pressure);
+    }
+
+    fn overflow_room(&self) -> usize {
+        if self.no_overflow { 0 } else { usize::MAX }
+    }
+
+    /// Writes a flow into the overflow table.
+    pub fn put_overflow(&self, tuple: Tuple, flow: Flow) {
+        let entry = Entry(Rc::new(Cell::new(flow)));
+        self.overflow.borrow_mut().insert(tuple, entry);
+    }
+
+    /// Writes a reply into the overflow table.
+    pub fn put_overflow_reply(&self, tuple: Tuple, reply: Reply) {
+        self.overflow_replies.borrow_mut().insert(tuple, reply);
     }
 
     /// Every reply.
@@ -183,12 +253,19 @@ impl MemoryTables {
         counter.bytes += bytes as u64;
     }
 
-    /// Moves every flow's and every fragment's clock by `ticks`.
+    /// Moves every flow's and every fragment's clock by `ticks`, and that of the pressure.
     pub fn shift(&self, ticks: u32) {
         for fragment in self.fragments.borrow_mut().values_mut() {
             fragment.seen = fragment.seen.wrapping_add(ticks);
         }
-        for Entry(cell) in self.flows.borrow().values() {
+        let Pressure { full, used } = self.pressure.get();
+        let moved = |stamp: u32| if stamp == 0 { 0 } else { stamp.wrapping_add(ticks) | 1 };
+        self.pressure.set(Pressure {
+            full: moved(full),
+            used: moved(used),
+        });
+        let (flows, overflow) = (self.flows.borrow(), self.overflow.borrow());
+        for Entry(cell) in flows.values().chain(overflow.values()) {
             let flow = cell.get();
             cell.set(Flow {
                 last_seen: flow.last_seen.wrapping_add(ticks),
@@ -199,13 +276,13 @@ impl MemoryTables {
     }
 }
 
-/// As a hash map of [`FLOWS`] entries takes it.
-fn insert<V>(map: &mut BTreeMap<Tuple, V>, tuple: &Tuple, value: V, replace: bool) -> Insert {
+/// As a hash map of `room` entries takes it.
+fn insert<V>(map: &mut BTreeMap<Tuple, V>, tuple: &Tuple, value: V, replace: bool, room: usize) -> Insert {
     // Each family has a map of its own.
     let used = map.keys().filter(|key| key.v6 == tuple.v6).count();
     match map.contains_key(tuple) {
         true if !replace => Insert::Exists,
-        false if used >= FLOWS => Insert::Full,
+        false if used >= room => Insert::Full,
         _ => {
             map.insert(*tuple, value);
             Insert::Done
@@ -283,25 +360,86 @@ impl Tables for MemoryTables {
         found.max_by_key(|(key, _)| key.bits).map_or(0, |(_, value)| *value)
     }
 
-    fn flow(&self, tuple: &Tuple) -> Option<Entry> {
-        self.flows.borrow().get(tuple).cloned()
+    fn flow(&self, tuple: &Tuple, table: Table) -> Option<Entry> {
+        match table {
+            Table::Main => self.flows.borrow().get(tuple).cloned(),
+            Table::Overflow => self.overflow.borrow().get(tuple).cloned(),
+        }
     }
 
-    fn insert_flow(&self, tuple: &Tuple, flow: &Flow, replace: bool) -> Insert {
+    fn insert_flow(&self, tuple: &Tuple, flow: &Flow, replace: bool, table: Table) -> Insert {
         let entry = Entry(Rc::new(Cell::new(*flow)));
-        insert(&mut self.flows.borrow_mut(), tuple, entry, replace)
+        match table {
+            Table::Main => insert(&mut self.flows.borrow_mut(), tuple, entry, replace, FLOWS),
+            Table::Overflow => insert(
+                &mut self.overflow.borrow_mut(),
+                tuple,
+                entry,
+                replace,
+                self.overflow_room(),
+            ),
+        }
     }
 
-    fn remove_flow(&self, tuple: &Tuple) {
-        self.flows.borrow_mut().remove(tuple);
+    fn remove_flow(&self, tuple: &Tuple, table: Table) {
+        match table {
+            Table::Main => self.flows.borrow_mut().remove(tuple),
+            Table::Overflow => self.overflow.borrow_mut().remove(tuple),
+        };
     }
 
-    fn reply(&self, tuple: &Tuple) -> Option<Value<Reply>> {
-        self.replies.borrow().get(tuple).copied().map(Value)
+    fn reply(&self, tuple: &Tuple, table: Table) -> Option<Value<Reply>> {
+        match table {
+            Table::Main => self.replies.borrow().get(tuple).copied(),
+            Table::Overflow => self.overflow_replies.borrow().get(tuple).copied(),
+        }
+        .filter(|reply| reply.kind != REPLY_ENDED)
+        .map(Value)
     }
 
-    fn insert_reply(&self, tuple: &Tuple, reply: &Reply, replace: bool) -> Insert {
-        insert(&mut self.replies.borrow_mut(), tuple, *reply, replace)
+    fn insert_reply(&self, tuple: &Tuple, reply: &Reply, replace: bool, table: Table) -> Insert {
+        match table {
+            Table::Main => insert(&mut self.replies.borrow_mut(), tuple, *reply, replace, FLOWS),
+            Table::Overflow => {
+                let mut replies = self.overflow_replies.borrow_mut();
+                insert(&mut replies, tuple, *reply, replace, self.overflow_room())
+            }
+        }
+    }
+
+    fn end_reply(&self, tuple: &Tuple, seen: &Reply, table: Table) -> bool {
+        let mut replies = match table {
+            Table::Main => self.replies.borrow_mut(),
+            Table::Overflow => self.overflow_replies.borrow_mut(),
+        };
+        match replies.get_mut(tuple) {
+            Some(reply) if reply.kind != REPLY_ENDED && (reply.kind, reply.bound) == (seen.kind, seen.bound) => {
+                reply.kind = REPLY_ENDED;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn remove_reply(&self, tuple: &Tuple, table: Table) {
+        match table {
+            Table::Main => self.replies.borrow_mut().remove(tuple),
+            Table::Overflow => self.overflow_replies.borrow_mut().remove(tuple),
+        };
+    }
+
+    fn pressure(&self) -> Option<Value<Pressure>> {
+        Some(Value(self.pressure.get()))
+    }
+
+    fn set_full(&self, tick: u32) {
+        let pressure = self.pressure.get();
+        self.pressure.set(Pressure { full: tick, ..pressure });
+    }
+
+    fn set_used(&self, tick: u32) {
+        let pressure = self.pressure.get();
+        self.pressure.set(Pressure { used: tick, ..pressure });
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<Value<Fragment>> {

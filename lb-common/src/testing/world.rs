@@ -367,5 +367,6 @@ pub fn reply_of(tuple: &Tuple, hairpin: bool) -> Reply {
             (false, NETWORK_NODE) => REPLY_PUBLISHED,
             (false, _) => REPLY_VIP,
         },
+        bound: NOW,
     }
 }

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use lb_common::abi::{self, Counter, EndpointKey, ServiceCounter, SlotKey, TICK_SHIFT};
 use lb_common::address::Address;
+use lb_common::pressure;
 
-use crate::datapath::view::{MapInfo, View};
+use crate::datapath::view::{MapInfo, View, now_ticks};
 use crate::plan::store::{ReadTables as _, StoreError};
 
 /// The tables that decide where traffic goes, read at one moment.
@@ -63,6 +64,12 @@ pub trait Inspect: Send + Sync {
     /// What the kernel said.
     fn for_each_flow(&self, each: &mut dyn FnMut(TrackedFlow)) -> Result<(), StoreError>;
 
+    /// Whether new flows go to the overflow tables, because a flow table was full a moment ago.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    fn pressed(&self) -> Result<bool, StoreError>;
+
     /// Packets by reason code.
     ///
     /// # Errors
@@ -94,24 +101,38 @@ impl Inspect for View {
     }
 
     fn for_each_flow(&self, each: &mut dyn FnMut(TrackedFlow)) -> Result<(), StoreError> {
-        self.for_each::<abi::Flows4>(|key, flow| {
-            each(TrackedFlow {
-                client: SocketAddr::new(Ipv4Addr::from(key.source).into(), key.source_port),
-                frontend: SocketAddr::new(Ipv4Addr::from(key.destination).into(), key.destination_port),
-                network: key.network_protocol >> 8,
-                protocol: key.network_protocol as u8,
-                flow,
-            });
-        })?;
-        self.for_each::<abi::Flows6>(|key, flow| {
-            each(TrackedFlow {
-                client: SocketAddr::new(key.source.to_ip(), key.source_port),
-                frontend: SocketAddr::new(key.destination.to_ip(), key.destination_port),
-                network: key.network_protocol >> 8,
-                protocol: key.network_protocol as u8,
-                flow,
-            });
-        })
+        macro_rules! each {
+            ($($v4:ident $v6:ident;)*) => { $(
+                self.for_each::<abi::$v4>(|key, flow| {
+                    each(TrackedFlow {
+                        client: SocketAddr::new(Ipv4Addr::from(key.source).into(), key.source_port),
+                        frontend: SocketAddr::new(Ipv4Addr::from(key.destination).into(), key.destination_port),
+                        network: key.network_protocol >> 8,
+                        protocol: key.network_protocol as u8,
+                        flow,
+                    });
+                })?;
+                self.for_each::<abi::$v6>(|key, flow| {
+                    each(TrackedFlow {
+                        client: SocketAddr::new(key.source.to_ip(), key.source_port),
+                        frontend: SocketAddr::new(key.destination.to_ip(), key.destination_port),
+                        network: key.network_protocol >> 8,
+                        protocol: key.network_protocol as u8,
+                        flow,
+                    });
+                })?;
+            )* };
+        }
+        each! {
+            Flows4 Flows6;
+            Overflow4 Overflow6;
+        }
+        Ok(())
+    }
+
+    fn pressed(&self) -> Result<bool, StoreError> {
+        let pressure = self.get::<abi::PressureTable>(&0)?.unwrap_or_default();
+        Ok(pressure::holds(&pressure, now_ticks()))
     }
 
     fn counters(&self) -> Result<BTreeMap<u8, Counter>, StoreError> {

@@ -129,6 +129,7 @@ pub fn flows(
 /// # Errors
 /// When the maps cannot be read.
 pub fn status(view: &dyn Inspect, snapshot: Option<&Snapshot>, mut status: Status) -> Result<List<Status>, Error> {
+    status.pressed = view.pressed()?;
     status.maps = maps(view)?;
     status.traffic = traffic(view)?;
     Ok(list(snapshot, vec![status]))

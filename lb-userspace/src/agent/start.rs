@@ -51,8 +51,11 @@ impl Agent {
         let changed = net::watch()?;
 
         let started = Instant::now();
-        let loaded =
-            tokio::task::block_in_place(|| load::load(datapath::object(), &config.paths.bpffs, config.datapath.flows))?;
+        let wanted = load::Capacity {
+            flows: config.datapath.flows,
+            overflow: config.datapath.overflow,
+        };
+        let loaded = tokio::task::block_in_place(|| load::load(datapath::object(), &config.paths.bpffs, wanted))?;
         if let Some(mount_point) = &loaded.mounted {
             removal::remember_mount(&config.paths.run, mount_point)?;
         }
@@ -60,9 +63,14 @@ impl Agent {
         let features = Features::probe();
         tracing::info!(target: "lb::datapath", directory = %loaded.directory.display(), adopted = loaded.adopted,
             tcx = features.tcx, milliseconds = started.elapsed().as_millis() as u64, "programs loaded");
-        if loaded.flows != config.datapath.flows {
-            tracing::warn!(target: "lb::datapath", configured = config.datapath.flows, in_force = loaded.flows,
-                "datapath.flows takes effect after `lb-agent uninstall`");
+        for (name, configured, in_force) in [
+            ("datapath.flows", wanted.flows, loaded.capacity.flows),
+            ("datapath.overflow", wanted.overflow, loaded.capacity.overflow),
+        ] {
+            if configured != in_force {
+                tracing::warn!(target: "lb::datapath", name, configured, in_force,
+                    "the setting takes effect after `lb-agent uninstall`");
+            }
         }
         let carried = loaded.carried;
         if carried.loses_flows() {
@@ -110,6 +118,7 @@ impl Agent {
             status: watch::Sender::new(status::initial(&config)),
             metrics: Arc::new(Metrics::new(counts)),
             notifier: Notifier::default(),
+            pressed: false,
             problems: Vec::new(),
             tasks: TaskTracker::new(),
             lead: Lead::new(config.node.name.clone()),

@@ -16,6 +16,8 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 86_400);
 const POLL: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 const FLOWS_MIN: u32 = 1_024;
 const FLOWS_MAX: u32 = 1 << 26;
+/// Each CPU keeps some free entries for itself: with fewer, flows would give way while there is room.
+const OVERFLOW_MIN: u32 = 1_024;
 
 /// Everything that is wrong with a configuration whose empty names and paths are filled in.
 pub(super) fn check(config: &Config) -> Vec<Problem> {
@@ -123,6 +125,14 @@ fn datapath(config: &Config, problems: &mut Problems) {
             "datapath.flows",
             message,
             format!("choose {FLOWS_MIN} to {FLOWS_MAX} entries"),
+        );
+    }
+    if !(OVERFLOW_MIN..=FLOWS_MAX).contains(&datapath.overflow) {
+        let message = format!("{} is out of range", datapath.overflow);
+        problems.add(
+            "datapath.overflow",
+            message,
+            format!("choose {OVERFLOW_MIN} to {FLOWS_MAX} entries"),
         );
     }
     let range = datapath.masquerade;

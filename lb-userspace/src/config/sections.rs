@@ -119,6 +119,10 @@ settings! {
         /// Entries of each flow table. A change takes effect when the maps are made anew, after
         /// `lb-agent uninstall`.
         flows: u32 = lb_common::abi::capacity::FLOWS;
+        /// Entries of each overflow table, where new flows go when a flow table is full until they prove to
+        /// be real. The kernel takes their memory at once: 8 MiB for each 16384. A change takes effect as
+        /// that of `flows` does.
+        overflow: u32 = lb_common::abi::capacity::OVERFLOW;
         /// When the agent stops: "keep" leaves the datapath forwarding, "remove" takes it away as
         /// `lb-agent uninstall` does.
         on_exit: OnExit = OnExit::Keep;

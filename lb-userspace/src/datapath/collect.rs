@@ -1,26 +1,28 @@
 //! Expiry of flows: walks the flow tables, removes what is dead, counts what lives.
 //!
 //! The programs check expiry themselves whenever they look a flow up, so a late or absent collector costs
-//! memory, never correctness. An entry is read again right before it is removed, and a reply must lead
-//! nowhere in two walks in a row, because programs write a flow and its reply one after the other.
+//! memory, never correctness. What looks dead here is looked at again and removed by a program in the kernel, which
+//! knows whether a packet takes it into use at that moment (`lb_common::collect`).
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::hash::Hash;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use lb_common::abi::{
-    self, Backend, Backends, Flow, FlowKey4, FlowKey6, Flows4, Flows6, Replies4, Replies6, Reply, Table,
+    self, Backend, Backends, COLLECT_OVERFLOW, COLLECT_REPLY, COLLECT_V6, Collect, Flow, FlowKey4, FlowKey6, Flows4,
+    Flows6, Overflow4, Overflow6, OverflowReplies4, OverflowReplies6, PressureTable, Replies4, Replies6, Reply, Table,
 };
 use lb_common::address::Address;
+use lb_common::collect::dead;
 use lb_common::flow::{target, target_port};
+use lb_common::pressure;
 
-use super::clock;
 use super::store::Store;
+use super::{clock, layout};
 use crate::plan::Reusable;
 use crate::plan::store::{ReadTables, StoreError};
 
-/// Ticks that an expired flow is kept, so that clocks read on different CPUs never matter.
-const SLACK: u32 = abi::ticks(2_000);
+/// Ticks that a flow which nobody has answered keeps its place in a flow table while room is short.
+const UNANSWERED: u32 = abi::ticks(3_000);
 /// Rest between two batches.
 const PAUSE: Duration = Duration::from_millis(2);
 /// The collector works at most one part in this many of its time,
@@ -39,8 +41,12 @@ pub struct Census {
     pub flows4: u64,
     /// Live IPv6 flows.
     pub flows6: u64,
-    /// A table is more than four fifths full.
+    /// New flows go to the overflow tables, because a table was full.
+    pub pressed: bool,
+    /// That, or a table is more than four fifths full.
     pub pressure: bool,
+    /// Live flows in the overflow tables, which are among the others too.
+    pub overflow: u64,
     /// Flows removed by this walk.
     pub expired: u64,
     /// Replies removed by this walk.
@@ -52,57 +58,65 @@ pub struct Census {
 /// Walks the flow tables every few seconds.
 pub struct Collector {
     store: Store,
-    suspects4: HashSet<FlowKey4>,
-    suspects6: HashSet<FlowKey6>,
 }
 
 impl Collector {
     /// A collector over its own handles on the maps.
     pub fn new(store: Store) -> Self {
-        Self {
-            store,
-            suspects4: HashSet::new(),
-            suspects6: HashSet::new(),
-        }
+        Self { store }
     }
 
     /// One walk over all tables.
     ///
     /// # Errors
     /// When the kernel refuses to read or delete.
-    pub fn walk(&mut self) -> Result<Census, StoreError> {
+    pub fn walk(&self) -> Result<Census, StoreError> {
         self.store.forget();
         let backends = self.store.entries::<Backends>()?;
         let mut census = Census::default();
         let mut referred = BTreeSet::new();
-        census.flows4 = self.expire::<Flows4, FlowKey4>(&mut census, &mut referred)?;
-        census.flows6 = self.expire::<Flows6, FlowKey6>(&mut census, &mut referred)?;
+        let state = self.store.get::<PressureTable>(&0)?.unwrap_or_default();
+        census.pressed = pressure::holds(&state, clock::now());
+        // First: a flow that moves from there to a flow table meanwhile is counted twice rather than missed.
+        let overflow4 = self.expire::<Overflow4, FlowKey4>(&mut census, &mut referred, u32::MAX)?;
+        let overflow6 = self.expire::<Overflow6, FlowKey6>(&mut census, &mut referred, u32::MAX)?;
+        let unanswered = if census.pressed { UNANSWERED } else { u32::MAX };
+        let flows4 = self.expire::<Flows4, FlowKey4>(&mut census, &mut referred, unanswered)?;
+        let flows6 = self.expire::<Flows6, FlowKey6>(&mut census, &mut referred, unanswered)?;
         let capacity = u64::from(self.store.capacity::<Flows4>().min(self.store.capacity::<Flows6>()));
-        census.pressure = (census.flows4.max(census.flows6) + census.expired) * 5 > capacity * 4;
+        census.pressure = census.pressed || (flows4.max(flows6) + census.expired) * 5 > capacity * 4;
+        census.overflow = overflow4 + overflow6;
+        census.flows4 = flows4 + overflow4;
+        census.flows6 = flows6 + overflow6;
         // Gone before the flows were read: no new flow came to them meanwhile.
         let gone = backends
             .iter()
             .filter(|(id, b)| b.state == abi::BACKEND_GONE && !referred.contains(id));
         census.reusable.backends = gone.map(|(id, b)| (*id, b.generation)).collect();
-        let suspects = std::mem::take(&mut self.suspects4);
-        self.suspects4 = self.orphans::<Flows4, Replies4, _>(&backends, suspects, &mut census)?;
-        let suspects = std::mem::take(&mut self.suspects6);
-        self.suspects6 = self.orphans::<Flows6, Replies6, _>(&backends, suspects, &mut census)?;
+        self.orphans::<Flows4, Overflow4, Replies4, _>(&backends, &mut census)?;
+        self.orphans::<Flows6, Overflow6, Replies6, _>(&backends, &mut census)?;
+        self.orphans::<Flows4, Overflow4, OverflowReplies4, _>(&backends, &mut census)?;
+        self.orphans::<Flows6, Overflow6, OverflowReplies6, _>(&backends, &mut census)?;
         Ok(census)
     }
 
-    /// Removes dead flows, counts the others, notes every backend that was referred to. Returns how many live.
-    fn expire<T, K>(&self, census: &mut Census, referred: &mut BTreeSet<u32>) -> Result<u64, StoreError>
+    /// Removes dead flows, counts the others, notes every backend that was referred to. Returns how many live. Flows that
+    /// nobody has answered live for `unanswered` ticks at most.
+    fn expire<T, K: Tuple>(
+        &self,
+        census: &mut Census,
+        referred: &mut BTreeSet<u32>,
+        unanswered: u32,
+    ) -> Result<u64, StoreError>
     where
         T: Table<Key = K, Value = Flow>,
-        K: aya::Pod,
     {
         let now = clock::now();
         let mut expired = Vec::new();
         let mut live = 0;
         self.store.walk::<T>(PAUSE, |key, flow| {
             referred.insert(flow.backend);
-            if dead(flow, now) {
+            if dead(flow, now, unanswered) {
                 expired.push(*key);
             } else {
                 live += 1;
@@ -111,33 +125,39 @@ impl Collector {
             }
         })?;
         for key in expired {
-            let still = self.store.get::<T>(&key)?;
-            if still.is_some_and(|flow| dead(&flow, clock::now())) && self.store.remove::<T>(&key)? {
-                census.expired += 1;
-            }
+            census.expired += u64::from(self.store.collect(&key.request(table_of::<T>(), unanswered))?);
         }
         Ok(live)
     }
 
-    /// Removes the replies of `suspects` that still lead nowhere, returns those that do so for the first time.
-    fn orphans<F, R, K>(
-        &self,
-        backends: &BTreeMap<u32, Backend>,
-        suspects: HashSet<K>,
-        census: &mut Census,
-    ) -> Result<HashSet<K>, StoreError>
+    /// A flow, in whichever of two tables it is.
+    fn flow<F, O, K>(&self, key: &K) -> Result<Option<Flow>, StoreError>
     where
         F: Table<Key = K, Value = Flow>,
+        O: Table<Key = K, Value = Flow>,
+        K: aya::Pod,
+    {
+        match self.store.get::<F>(key)? {
+            Some(flow) => Ok(Some(flow)),
+            None => self.store.get::<O>(key),
+        }
+    }
+
+    /// Removes the replies that lead nowhere.
+    fn orphans<F, O, R, K>(&self, backends: &BTreeMap<u32, Backend>, census: &mut Census) -> Result<(), StoreError>
+    where
+        F: Table<Key = K, Value = Flow>,
+        O: Table<Key = K, Value = Flow>,
         R: Table<Key = K, Value = Reply>,
         K: Tuple,
     {
-        let mut lost = HashSet::new();
+        let mut lost = Vec::new();
         let mut failed = None;
         self.store
-            .walk::<R>(PAUSE, |key, reply| match self.store.get::<F>(&key.flow(reply)) {
+            .walk::<R>(PAUSE, |key, reply| match self.flow::<F, O, K>(&key.flow(reply)) {
                 Ok(flow) => {
                     if !leads_home(key, reply, flow.as_ref(), backends) {
-                        lost.insert(*key);
+                        lost.push(*key);
                     }
                 }
                 Err(e) => failed = Some(e),
@@ -145,17 +165,20 @@ impl Collector {
         if let Some(e) = failed {
             return Err(e);
         }
-        for key in lost.intersection(&suspects) {
-            // The tuple may have been taken into use since the walk.
-            let Some(reply) = self.store.get::<R>(key)? else {
-                continue;
-            };
-            let flow = self.store.get::<F>(&key.flow(&reply))?;
-            if !leads_home(key, &reply, flow.as_ref(), backends) && self.store.remove::<R>(key)? {
-                census.orphans += 1;
-            }
+        for key in lost {
+            let request = key.request(table_of::<R>() | COLLECT_REPLY, u32::MAX);
+            census.orphans += u64::from(self.store.collect(&request)?);
         }
-        Ok(lost.difference(&suspects).copied().collect())
+        Ok(())
+    }
+}
+
+/// As the program that removes entries is told.
+fn table_of<T: Table>() -> u32 {
+    if layout::is_overflow_table(T::NAME) {
+        COLLECT_OVERFLOW
+    } else {
+        0
     }
 }
 
@@ -170,7 +193,7 @@ pub fn rest(interval: Duration, busy: Duration, pressure: bool) -> Duration {
 
 /// Walks now and then until `stop` says so; each census goes to `publish`. Runs on a thread of its own.
 pub fn run(
-    mut collector: Collector,
+    collector: Collector,
     interval: Duration,
     stop: &std::sync::mpsc::Receiver<()>,
     mut publish: impl FnMut(Result<Census, StoreError>),
@@ -185,10 +208,6 @@ pub fn run(
             Ok(()) | Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return,
         }
     }
-}
-
-fn dead(flow: &Flow, now: u32) -> bool {
-    clock::since(flow.last_seen, now) > flow.timeout.saturating_add(SLACK)
 }
 
 /// Whether the flow that a reply leads to exists and goes to the reply's backend. A flow whose backend is
@@ -209,7 +228,9 @@ fn leads_home<K: Tuple>(key: &K, reply: &Reply, flow: Option<&Flow>, backends: &
 }
 
 /// The key of a flow or reply of either family.
-trait Tuple: aya::Pod + Ord + Hash {
+trait Tuple: aya::Pod + Ord {
+    /// As the program that removes entries is told; `table`: `COLLECT_*` bits but for the family.
+    fn request(&self, table: u32, unanswered: u32) -> Collect;
     /// Key of the flow that the reply with this key leads to.
     fn flow(&self, reply: &Reply) -> Self;
     /// Source, source port, destination port.
@@ -217,6 +238,17 @@ trait Tuple: aya::Pod + Ord + Hash {
 }
 
 impl Tuple for FlowKey4 {
+    fn request(&self, table: u32, unanswered: u32) -> Collect {
+        Collect {
+            source: Address::v4(self.source),
+            destination: Address::v4(self.destination),
+            ports: u32::from(self.source_port) << 16 | u32::from(self.destination_port),
+            network_protocol: self.network_protocol,
+            unanswered,
+            table: table,
+        }
+    }
+
     fn flow(&self, reply: &Reply) -> Self {
         Self {
             source: reply.client.v4_bytes(),
@@ -233,6 +265,17 @@ impl Tuple for FlowKey4 {
 }
 
 impl Tuple for FlowKey6 {
+    fn request(&self, table: u32, unanswered: u32) -> Collect {
+        Collect {
+            source: self.source,
+            destination: self.destination,
+            ports: u32::from(self.source_port) << 16 | u32::from(self.destination_port),
+            network_protocol: self.network_protocol,
+            unanswered,
+            table: table | COLLECT_V6,
+        }
+    }
+
     fn flow(&self, reply: &Reply) -> Self {
         Self {
             source: reply.client,
@@ -259,15 +302,6 @@ mod tests {
             source_port: 4000,
             ..Flow::default()
         }
-    }
-
-    #[test]
-    fn a_flow_dies_after_timeout_and_slack() {
-        assert!(!dead(&flow(100, 50), 150));
-        assert!(!dead(&flow(100, 50), 150 + SLACK));
-        assert!(dead(&flow(100, 50), 151 + SLACK));
-        assert!(!dead(&flow(u32::MAX - 10, 50), 20), "across the wrap");
-        assert!(!dead(&flow(100, u32::MAX), 99 + SLACK), "no overflow");
     }
 
     #[test]
@@ -360,6 +394,7 @@ mod tests {
             client_port: 4000,
             network: 7,
             kind: abi::REPLY_VIP,
+            bound: 0,
         };
         let key = FlowKey4 {
             network_protocol: 9 << 8 | 17,

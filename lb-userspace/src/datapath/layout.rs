@@ -125,7 +125,18 @@ pub fn is_pinned(map: &str) -> bool {
     abi::TABLE_NAMES.contains(&map) || [abi::COUNTERS, abi::SERVICE_COUNTERS, abi::JUMPS, abi::FRAGMENTS].contains(&map)
 }
 
-/// Maps whose capacity is configured.
+/// Overflow tables, whose capacity is configured too.
+pub fn is_overflow_table(map: &str) -> bool {
+    [
+        abi::Overflow4::NAME,
+        abi::Overflow6::NAME,
+        abi::OverflowReplies4::NAME,
+        abi::OverflowReplies6::NAME,
+    ]
+    .contains(&map)
+}
+
+/// Flow tables, whose capacity is configured.
 pub fn is_flow_table(map: &str) -> bool {
     [
         abi::Flows4::NAME,
@@ -175,7 +186,7 @@ impl From<&bpf_map_info> for Shape {
     }
 }
 
-/// Compares a pinned map with what the object expects; the capacity of flow tables may differ.
+/// Compares a pinned map with what the object expects; the capacity of flow and overflow tables may differ.
 ///
 /// # Errors
 /// Names the first property that differs, with both values.
@@ -187,7 +198,7 @@ pub(super) fn check(map: &str, expected: &Shape, found: &Shape) -> Result<(), St
         ("flags", expected.flags, found.flags),
         (
             "capacity",
-            if is_flow_table(map) {
+            if is_flow_table(map) || is_overflow_table(map) {
                 found.max_entries
             } else {
                 expected.max_entries

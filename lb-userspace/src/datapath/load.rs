@@ -18,7 +18,7 @@ use super::sys;
 use crate::fault::{self, Point};
 
 /// Every program of the object.
-pub const PROGRAMS: [&str; 14] = [
+pub const PROGRAMS: [&str; 15] = [
     program::XDP_NODE,
     program::TC_NODE,
     program::FROM_WORKLOAD,
@@ -33,6 +33,7 @@ pub const PROGRAMS: [&str; 14] = [
     program::TO_FRAGMENTS,
     program::ENTER_FROM,
     program::ENTER_TO,
+    program::COLLECT,
 ];
 /// Lines of the verifier's log that an error shows.
 const LOG_LINES: usize = 40;
@@ -112,18 +113,27 @@ pub struct Loaded {
     pub mounted: Option<PathBuf>,
     /// Whether the maps of an earlier agent were adopted.
     pub adopted: bool,
-    /// Capacity of each flow table.
-    pub flows: u32,
+    /// Capacities in force.
+    pub capacity: Capacity,
     /// What became of other versions' tables.
     pub carried: Carried,
 }
 
-/// Loads `object` below `bpffs`, with `flows` entries in each flow table that does not exist yet. Tables of an earlier
+/// Capacities that are configured; what is pinned already keeps its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Of each flow table.
+    pub flows: u32,
+    /// Of each overflow table.
+    pub overflow: u32,
+}
+
+/// Loads `object` below `bpffs`; flow tables that do not exist yet get `wanted` capacities. Tables of an earlier
 /// version go on in this one where their rows have not changed.
 ///
 /// # Errors
 /// See [`LoadError`]. What an earlier agent left attached goes on forwarding.
-pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError> {
+pub fn load(object: &[u8], bpffs: &Path, wanted: Capacity) -> Result<Loaded, LoadError> {
     if object.is_empty() {
         return Err(LoadError::NoObject);
     }
@@ -149,7 +159,7 @@ pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError
         .verifier_log_level(VerifierLogLevel::DEBUG)
         .default_map_pin_directory(&directory);
     let mut adopted = false;
-    let mut capacity = flows;
+    let mut capacity = wanted;
     for (&name, expected) in &shapes {
         let pin = directory.join(name);
         if let Some(found) = pinned_state(&pin)? {
@@ -158,12 +168,16 @@ pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError
                 difference,
             })?;
             if layout::is_flow_table(name) {
-                capacity = found.max_entries;
+                capacity.flows = found.max_entries;
+            } else if layout::is_overflow_table(name) {
+                capacity.overflow = found.max_entries;
             }
             adopted = true;
         }
         if layout::is_flow_table(name) {
-            loader.map_max_entries(name, flows);
+            loader.map_max_entries(name, wanted.flows);
+        } else if layout::is_overflow_table(name) {
+            loader.map_max_entries(name, wanted.overflow);
         }
         loader.map_pin_path(name, pin);
     }
@@ -184,7 +198,7 @@ pub fn load(object: &[u8], bpffs: &Path, flows: u32) -> Result<Loaded, LoadError
         directory,
         mounted,
         adopted,
-        flows: capacity,
+        capacity,
         carried,
     })
 }
@@ -302,6 +316,10 @@ mod tests {
 
     #[test]
     fn an_empty_object_is_named_so() {
-        assert!(matches!(load(&[], Path::new("/nowhere"), 1), Err(LoadError::NoObject)));
+        let capacity = Capacity { flows: 1, overflow: 1 };
+        assert!(matches!(
+            load(&[], Path::new("/nowhere"), capacity),
+            Err(LoadError::NoObject)
+        ));
     }
 }

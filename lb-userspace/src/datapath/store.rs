@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use aya_obj::generated::bpf_map_info;
 use lb_common::abi::{self, Table};
 
-use super::sys;
 use super::walk::Walk;
+use super::{layout, sys};
 use crate::plan::store::{ReadTables, StoreError, WriteTables};
 
 /// Elements read by one system call.
@@ -46,6 +46,7 @@ pub struct Store {
     directory: PathBuf,
     maps: HashMap<&'static str, Map>,
     mirror: Mutex<HashMap<&'static str, Mirror>>,
+    collector: OnceLock<OwnedFd>,
 }
 
 /// An array up to its last element that is not zero.
@@ -88,6 +89,7 @@ impl Store {
             directory: directory.to_owned(),
             maps,
             mirror: Mutex::default(),
+            collector: OnceLock::new(),
         })
     }
 
@@ -135,6 +137,31 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Asks the kernel's part to remove an entry that looks dead (`lb_common::collect`). Whether it did.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn collect(&self, request: &abi::Collect) -> Result<bool, StoreError> {
+        let fail = |source| StoreError {
+            map: abi::program::COLLECT,
+            operation: "run",
+            source,
+        };
+        let mut frame = [0; abi::COLLECT_OFFSET + size_of::<abi::Collect>()];
+        // Of the types for local experiments (IEEE 802): the kernel looks at no header behind it.
+        frame[12..14].copy_from_slice(&0x88b5_u16.to_be_bytes());
+        frame[abi::COLLECT_OFFSET..].copy_from_slice(as_bytes(request));
+        let program = match self.collector.get() {
+            Some(program) => program,
+            None => {
+                let pin = layout::programs(&self.directory).join(abi::program::COLLECT);
+                let program = sys::open_pin(&pin, sys::READ_WRITE).map_err(fail)?;
+                self.collector.get_or_init(|| program)
+            }
+        };
+        Ok(sys::run(program.as_fd(), &frame).map_err(fail)? == 1)
     }
 
     /// Removes an entry of a hash table without the right to write elsewhere (expiry of flows).

@@ -58,6 +58,18 @@ struct Batch {
 }
 
 #[repr(C)]
+struct TestRun {
+    program: u32,
+    returned: u32,
+    size_in: u32,
+    size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+}
+
+#[repr(C)]
 struct Info {
     fd: u32,
     length: u32,
@@ -208,6 +220,23 @@ pub(super) fn detach_link(fd: BorrowedFd<'_>) -> io::Result<()> {
     let mut attribute = raw(fd);
     // SAFETY: the command's attribute is the link's descriptor alone.
     unsafe { bpf(bpf_cmd::BPF_LINK_DETACH, &mut attribute) }.map(drop)
+}
+
+/// Runs a program on a frame: what it returns.
+pub(super) fn run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u32> {
+    let mut attribute = TestRun {
+        program: raw(program),
+        returned: 0,
+        size_in: frame.len() as u32,
+        size_out: 0,
+        data_in: frame.as_ptr() as u64,
+        data_out: 0,
+        repeat: 1,
+        duration: 0,
+    };
+    // SAFETY: the frame outlives the call; nothing is written but the attribute.
+    unsafe { bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attribute) }?;
+    Ok(attribute.returned)
 }
 
 /// Reads one element into `value`, which must have the map's (for per-CPU maps: all CPUs') size. False: not there.

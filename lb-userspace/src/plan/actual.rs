@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use lb_common::abi::{
     self, Addresses, BACKEND_GONE, Backends, EndpointKey, Flows4, Flows6, Frontend, Frontends, LocalBackends,
-    NodeAddress, Nodes, Services, SlotKey, Slots, SourceKey, Sources, Vip, VipKey, Vips,
+    NodeAddress, Nodes, Overflow4, Overflow6, Services, SlotKey, Slots, SourceKey, Sources, Vip, VipKey, Vips,
 };
 use lb_common::address::Address;
 
@@ -116,6 +116,9 @@ impl Reusable {
             .map(|(id, b)| (id, b.generation))
             .collect();
         let mut referred = BTreeSet::new();
+        // These first: a flow may move from there to a flow table meanwhile.
+        referred.extend(tables.entries::<Overflow4>()?.values().map(|flow| flow.backend));
+        referred.extend(tables.entries::<Overflow6>()?.values().map(|flow| flow.backend));
         referred.extend(tables.entries::<Flows4>()?.values().map(|flow| flow.backend));
         referred.extend(tables.entries::<Flows6>()?.values().map(|flow| flow.backend));
         backends.retain(|id, _| !referred.contains(id));

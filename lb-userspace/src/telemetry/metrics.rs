@@ -72,6 +72,7 @@ families! {
     MAP_MAX_ENTRIES = "lb_map_max_entries" Gauge ["map"] "Most entries that fit.";
     MAP_MEMORY = "lb_map_memory_bytes" Gauge ["map"] "Kernel memory that a map holds.";
     FLOW_EVICTIONS = "lb_flow_evictions" Counter ["cause"] "Flows removed from the flow tables by the agent.";
+    FLOW_PRESSURE = "lb_flow_pressure" Gauge [] "1 while new flows go to the overflow tables, because a flow table was full.";
     ATTACH_INFO = "lb_attach_info" Gauge ["interface", "hook", "mode"] "Always 1; where programs are attached, and how.";
     REFUSED_NETWORKS = "lb_refused_networks" Gauge [] "Networks that are deliberately not balanced.";
     PROVIDER_CONNECTED = "lb_provider_connected" Gauge ["provider"] "1 when the provider's last reading succeeded.";

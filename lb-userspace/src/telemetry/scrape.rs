@@ -112,6 +112,7 @@ impl Scrape {
             maps.iter().map(|map| (vec![map.name.clone()], map.memory_bytes as f64)),
         )?;
         page.closed(&m::FLOW_EVICTIONS, &[], Eviction::LABELS, &self.metrics.evictions)?;
+        page.gauge(&m::FLOW_PRESSURE, f64::from(u8::from(self.status.pressed)))?;
         page.gauges(
             &m::ATTACH_INFO,
             self.status.datapath.interfaces.iter().flat_map(|interface| {

@@ -245,6 +245,10 @@ impl Inspect for Memory {
         Ok(())
     }
 
+    fn pressed(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     fn counters(&self) -> Result<BTreeMap<u8, abi::Counter>, StoreError> {
         Ok(self.counters.clone())
     }

@@ -28,6 +28,8 @@ pub struct Builder {
     clients: u8,
     xdp: &'static str,
     offload: bool,
+    flows: u32,
+    overflow: u32,
     upstreams: Vec<std::net::SocketAddr>,
     log: &'static str,
 }
@@ -39,6 +41,8 @@ impl Default for Builder {
             clients: 2,
             xdp: "auto",
             offload: true,
+            flows: 16_384,
+            overflow: 4096,
             upstreams: Vec::new(),
             log: "debug",
         }
@@ -81,6 +85,7 @@ struct Datapath<'a> {
     interfaces: Vec<&'static str>,
     xdp: &'a str,
     flows: u32,
+    overflow: u32,
 }
 
 #[derive(Serialize)]
@@ -138,6 +143,13 @@ impl Builder {
     #[must_use]
     pub fn offload(mut self, offload: bool) -> Self {
         self.offload = offload;
+        self
+    }
+
+    /// Entries of each flow table and of each overflow table.
+    #[must_use]
+    pub fn tables(mut self, flows: u32, overflow: u32) -> Self {
+        (self.flows, self.overflow) = (flows, overflow);
         self
     }
 
@@ -255,7 +267,8 @@ impl Builder {
             datapath: Datapath {
                 interfaces: vec!["eth0"],
                 xdp: self.xdp,
-                flows: 16_384,
+                flows: self.flows,
+                overflow: self.overflow,
             },
             workload: NETWORKS
                 .map(|(network, ..)| WorkloadSection {

@@ -9,7 +9,8 @@ use super::{MapStatus, Traffic, time};
 use crate::provider::docker::Drift;
 use crate::stream::StreamStatus;
 
-/// The node at a glance. The agent fills in everything but `maps` and `traffic`, which are read when asked for.
+/// The node at a glance. The agent fills in everything but `pressed`, `maps` and `traffic`, which are read when asked
+/// for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {
@@ -27,6 +28,8 @@ pub struct Status {
     pub dns: Option<DnsStatus>,
     /// Networks whose traffic is left to others.
     pub refused: Vec<Refused>,
+    /// New flows go to the overflow tables, because a flow table was full a moment ago.
+    pub pressed: bool,
     /// Fill of every map.
     pub maps: Vec<MapStatus>,
     /// Packets by reason since the maps were made.

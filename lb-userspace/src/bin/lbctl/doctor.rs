@@ -276,7 +276,7 @@ fn fill(maps: &[MapStatus], report: &mut Report) {
         percent(map)
     );
     let fix = match map.name.as_str() {
-        "flows4" | "flows6" | "replies4" | "replies6" => {
+        "flows4" | "flows6" | "replies4" | "replies6" | "overflow4" | "overflow6" => {
             "raise the flow capacity in the agent's configuration, or shorten its timeouts; `lbctl conn ls` shows who"
         }
         _ => "this cluster is larger than the tables; split it, or build with larger capacities",

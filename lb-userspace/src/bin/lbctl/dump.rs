@@ -67,7 +67,8 @@ records! {
     FlowKey4 { source source_port destination destination_port network_protocol }
     FlowKey6 { source source_port destination destination_port network_protocol }
     Flow { backend generation service origin last_seen timeout created source_port state flags }
-    Reply { frontend frontend_port client client_port network kind }
+    Reply { frontend frontend_port client client_port network kind bound }
+    Pressure { full used }
     Settings { tunnel_port tunnel_mtu flags tcp_syn tcp_established tcp_closing tcp_closed udp_new udp_established }
     Counter { packets bytes }
     ServiceCounter { flows packets bytes reply_packets reply_bytes }
@@ -88,7 +89,8 @@ pub(crate) fn dump(view: &View, name: &str) -> Result<List<MapEntry>, Error> {
         };
     }
     let items = tables!(SettingsTable Interfaces Frontends Services Slots Cursors Backends LocalBackends Nodes
-        Addresses Vips Sources Flows4 Flows6 Replies4 Replies6);
+        Addresses Vips Sources Flows4 Flows6 Replies4 Replies6 Overflow4 Overflow6 OverflowReplies4 OverflowReplies6
+        PressureTable);
     Ok(List::new(Origin::Maps, items))
 }
 

@@ -38,6 +38,9 @@ fn page(status: &Status, context: &Context) -> String {
         sections.push(("SWARM", swarm(s)));
     }
     sections.push(("DATAPATH", datapath(status, context)));
+    if status.pressed {
+        sections.push(("PRESSURE", pressure(&status.maps)));
+    }
     sections.push(("MAPS", maps(&status.maps, context)));
     sections.push(("TRAFFIC", traffic(&status.traffic, context)));
     if let Some(dns) = &status.dns {
@@ -211,6 +214,15 @@ fn datapath(status: &Status, context: &Context) -> Vec<String> {
         lines.extend(explained.filter_map(|h| Some(format!("{:<width$}    {}: {}", "", h.hook, h.why.as_ref()?))));
     }
     lines
+}
+
+/// A flow table was full a moment ago.
+fn pressure(maps: &[MapStatus]) -> Vec<String> {
+    let fill = maps.iter().filter(|m| m.name == "overflow4" || m.name == "overflow6");
+    let fill: Vec<_> = fill
+        .map(|m| format!("{} {}/{}", m.name, m.entries, m.max_entries))
+        .collect();
+    vec![format!("a flow table was full: new flows go to {}", fill.join(", "))]
 }
 
 fn maps(maps: &[MapStatus], context: &Context) -> Vec<String> {

@@ -132,6 +132,7 @@ fn busy() -> Status {
             network: "secret".into(),
             reason: "encrypted; left to dockerd".into(),
         }],
+        pressed: false,
         maps: vec![
             map("flows4", 18_204, 524_288),
             map("services", 42, 4096),

@@ -1,0 +1,62 @@
+//! The opening of a flow, in functions that the kernel verifies by themselves, once for each program: functions with a symbol of
+//! their own (`BTF_FUNC_GLOBAL`), to which only numbers are given. They find what they work on where the program has it too,
+//! in this CPU's scratch.
+
+use core::ptr;
+
+use lb_common::abi::NAMESPACE_NODE;
+use lb_common::flow::{self, Step};
+use lb_common::tables::Env;
+use lb_common::verdict::Reason;
+
+use crate::tables::Maps;
+
+/// Takes a step with what is in the scratch.
+#[inline(always)]
+pub(crate) fn call(now: u32, step: Step) -> Option<Reason> {
+    let code = match step {
+        Step::Choose => choose_backend(now),
+        Step::Write => open_flow(now),
+        Step::Overflow => open_overflow(now),
+    };
+    match code {
+        0 => None,
+        // SAFETY: what `run` has made of a reason.
+        code => Some(unsafe { core::mem::transmute::<u8, Reason>(code as u8) }),
+    }
+}
+
+#[inline(always)]
+fn run(now: u32, step: Step) -> u32 {
+    // Nothing here asks for a route.
+    let Some(maps) = Maps::new(ptr::null_mut(), 0) else {
+        return u32::from(Reason::DropFlowTableFull.code());
+    };
+    let env = Env {
+        now,
+        ifindex: 0,
+        namespace: NAMESPACE_NODE,
+    };
+    let work = maps.work();
+    match flow::step(&maps, &env, &mut work.headers, &mut work.opening, step) {
+        Some(reason) => u32::from(reason.code()),
+        None => 0,
+    }
+}
+
+macro_rules! global {
+    ($($name:ident $step:ident;)*) => { $(
+        // SAFETY: nothing else has this name.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $name(now: u32) -> u32 {
+            run(now, Step::$step)
+        }
+    )* };
+}
+
+global! {
+    choose_backend Choose;
+    open_flow Write;
+    open_overflow Overflow;
+}

@@ -1,0 +1,154 @@
+//! The program that removes entries, at the same time as packets that take them into use again, on two CPUs.
+
+use std::sync::Barrier;
+
+use aya::programs::{Program, TestRun as _, TestRunOptions};
+use lb_common::abi::{COLLECT_OFFSET, COLLECT_REPLY, COLLECT_V6, NETWORK_NODE, program};
+use lb_common::testing::fixture::{Entry, Input};
+use lb_common::testing::world::{Case, NETWORK, NODE_IF, Place, World};
+use lb_common::tuple::Tuple;
+use lb_userspace::datapath::clock;
+
+use crate::kernel::{Kernel, run};
+use crate::with_kernel;
+
+/// Meetings of a packet and the collector, for each family and protocol.
+const ROUNDS: usize = 400;
+/// `TC_ACT_REDIRECT`.
+const REDIRECTED: u32 = 7;
+
+/// What the agent tells the program.
+fn request(tuple: &Tuple, reply: bool) -> Vec<u8> {
+    let table = if reply { COLLECT_REPLY } else { 0 } | if tuple.v6 { COLLECT_V6 } else { 0 };
+    let ports = u32::from(tuple.source_port) << 16 | u32::from(tuple.destination_port);
+    let mut frame = vec![0; COLLECT_OFFSET];
+    frame[12..14].copy_from_slice(&[0x88, 0xb5]);
+    frame.extend(tuple.source.octets());
+    frame.extend(tuple.destination.octets());
+    for word in [ports, tuple.network_protocol(), u32::MAX, table] {
+        frame.extend(word.to_ne_bytes());
+    }
+    frame
+}
+
+fn collect(kernel: &Kernel, frame: &[u8]) -> bool {
+    let Some(Program::SchedClassifier(program)) = kernel.ebpf.program(program::COLLECT) else {
+        panic!("there is such a program");
+    };
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        ..TestRunOptions::default()
+    };
+    program.test_run(options).expect("BPF_PROG_TEST_RUN").return_value == 1
+}
+
+fn send(kernel: &Kernel, frame: Vec<u8>) -> u32 {
+    let input = Input {
+        entry: Entry::TcNode,
+        ifindex: NODE_IF,
+        frame,
+        segment: 0,
+        namespace: 0,
+        side_tag: false,
+    };
+    let program = kernel.ebpf.program(Entry::TcNode.program()).expect("a program");
+    run(program, &input, &mut vec![0; 4096]).expect("BPF_PROG_TEST_RUN").0
+}
+
+fn tuple(case: Case) -> Tuple {
+    case.tuple(case.client(), case.published(1), NETWORK_NODE)
+}
+
+/// A flow and its reply, established and silent for ten minutes, with five to live.
+fn expired(case: Case) -> World {
+    World::new()
+        .flow(case, tuple(case), Place::Here, None)
+        .change(tuple(case), |flow| {
+            flow.last_seen = flow.last_seen.wrapping_sub(600_000);
+            flow.timeout = 300_000;
+        })
+}
+
+#[test]
+fn what_is_dead_goes_and_what_lives_stays() {
+    with_kernel(64, |kernel, _| {
+        for case in Case::ALL {
+            let back = case.tuple(case.backend(Place::Here), case.client(), NETWORK);
+            let (flow, reply) = (request(&tuple(case), false), request(&back, true));
+            kernel.fill(&expired(case).at(clock::now()).tables).expect("tables");
+            assert!(!collect(kernel, &reply), "{}: it leads to a flow", case.name());
+            assert!(collect(kernel, &flow), "{}: dead", case.name());
+            assert!(!collect(kernel, &flow), "{}: gone", case.name());
+            assert!(collect(kernel, &reply), "{}: leads nowhere", case.name());
+            let live = World::new().flow(case, tuple(case), Place::Here, None);
+            kernel.fill(&live.at(clock::now()).tables).expect("tables");
+            assert!(
+                !collect(kernel, &flow) && !collect(kernel, &reply),
+                "{}: alive",
+                case.name()
+            );
+        }
+    });
+}
+
+#[test]
+fn a_flow_that_begins_where_one_is_collected_lives() {
+    with_kernel(64, |kernel, _| {
+        for case in Case::ALL {
+            let (first, next) = (
+                case.opening().build(),
+                case.frame(case.client(), case.published(1)).macs(
+                    lb_common::testing::world::mac(NODE_IF),
+                    lb_common::testing::world::ROUTER,
+                ),
+            );
+            let back = case.tuple(case.backend(Place::Here), case.client(), NETWORK);
+            let (flow, reply) = (request(&tuple(case), false), request(&back, true));
+            let mut removed = 0;
+            for round in 0..ROUNDS {
+                kernel.fill(&expired(case).at(clock::now()).tables).expect("tables");
+                let (kernel, barrier) = (&*kernel, &Barrier::new(2));
+                let (flow, reply, first) = (&flow, &reply, first.clone());
+                std::thread::scope(|scope| {
+                    let collector = scope.spawn(move || {
+                        barrier.wait();
+                        // They need not meet in the same nanosecond every time.
+                        (0..round % 40 * 20).for_each(|n| {
+                            std::hint::black_box(n);
+                        });
+                        let removed = collect(kernel, flow);
+                        collect(kernel, reply);
+                        removed
+                    });
+                    barrier.wait();
+                    (0..(round / 40) % 10 * 80).for_each(|n| {
+                            std::hint::black_box(n);
+                        });
+                    assert_eq!(send(kernel, first), REDIRECTED, "{}: the first packet", case.name());
+                    removed += usize::from(collector.join().expect("the collector"));
+                });
+                assert_eq!(
+                    send(kernel, next.build()),
+                    REDIRECTED,
+                    "{}: round {round}: the flow is lost",
+                    case.name()
+                );
+                let state = kernel.state().expect("tables");
+                assert!(
+                    state.flows.contains_key(&tuple(case)) || state.overflow.contains_key(&tuple(case)),
+                    "{}: round {round}: {state:?}",
+                    case.name()
+                );
+                assert!(
+                    state.replies.contains_key(&back) || state.overflow_replies.contains_key(&back),
+                    "{}: round {round}: {state:?}",
+                    case.name()
+                );
+            }
+            println!(
+                "{}: the collector was first in {removed} of {ROUNDS} rounds",
+                case.name()
+            );
+        }
+    });
+}
