@@ -44,7 +44,7 @@ fn document(cluster: &Cluster) -> String {
         for backend in 0..BACKENDS {
             let address = Ipv4Addr::from_bits(0x0a01_4000 + service * BACKENDS + backend);
             let head = format!("[[service.backend]]\nname = \"s{service}.{backend}\"\nnode = \"node1\"\n");
-            let _ = write!(text, "{head}addresses = [\"{address}\"]\n");
+            let _ = writeln!(text, "{head}addresses = [\"{address}\"]");
         }
     }
     text
