@@ -58,6 +58,11 @@ impl Pinned {
             key_size: key as u32,
             value_size: value as u32,
             max_entries: entries,
+            // The kernel makes no trie without.
+            map_flags: match kind {
+                bpf_map_type::BPF_MAP_TYPE_LPM_TRIE => aya_obj::generated::BPF_F_NO_PREALLOC,
+                _ => 0,
+            },
             ..Default::default()
         };
         let object = aya_obj::Map::Legacy(aya_obj::maps::LegacyMap {
