@@ -354,7 +354,7 @@ pub const REPLY_VIP: u32 = 2;
 /// The client is its own backend: translated back where it sends it.
 pub const REPLY_HAIRPIN: u32 = 3;
 
-/// TCP: SYN seen. UDP: request seen.
+/// TCP: a SYN was seen, and maybe its answer. UDP: a request was seen.
 pub const FLOW_NEW: u8 = 1;
 /// Both sides have spoken.
 pub const FLOW_ESTABLISHED: u8 = 2;
@@ -377,6 +377,8 @@ pub const FLOW_FLAG_HOST: u8 = 8;
 /// A backend has refused the connection, and the client was made to ask again: closed, the flow waits for that; new, another
 /// backend is asked, whose refusal the client gets to see.
 pub const FLOW_FLAG_REFUSED: u8 = 16;
+/// TCP: the backend has answered the SYN. Established it is when the client goes on: whoever forged its address does not.
+pub const FLOW_FLAG_ANSWERED: u8 = 64;
 
 /// Key of `fragments`: which datagram a fragment is of (RFC 791 2.3, RFC 8200 4.5).
 #[repr(C)]

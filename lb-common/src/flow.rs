@@ -1,9 +1,9 @@
 //! From a packet to its flow and backend: found, or chosen and written down.
 
 use crate::abi::{
-    BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, Backend, FLOW_CLOSED, FLOW_ENDED, FLOW_FLAG_HAIRPIN, FLOW_FLAG_HOST,
-    FLOW_FLAG_OVERFLOW, FLOW_FLAG_REFUSED, FLOW_NEW, Flow, NETWORK_NODE, REPLY_HAIRPIN, REPLY_PUBLISHED, REPLY_VIP,
-    Reply, SlotKey, TCP,
+    BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, Backend, FLOW_CLOSED, FLOW_ENDED, FLOW_FLAG_ANSWERED,
+    FLOW_FLAG_HAIRPIN, FLOW_FLAG_HOST, FLOW_FLAG_OVERFLOW, FLOW_FLAG_REFUSED, FLOW_NEW, Flow, NETWORK_NODE,
+    REPLY_HAIRPIN, REPLY_PUBLISHED, REPLY_VIP, Reply, SlotKey, TCP,
 };
 use crate::address::Address;
 use crate::pressure;
@@ -90,7 +90,7 @@ pub fn continues<T: Tables>(tables: &T, env: &Env, entry: &T::Entry, flow: &Flow
     } else {
         // A SYN on a live connection is the connection's; datagrams and SYNs that nobody has answered may move.
         let ended = gone || tcp && flow.state == FLOW_CLOSED;
-        let free = !tcp || flow.state == FLOW_NEW;
+        let free = !tcp || flow.state == FLOW_NEW && flow.flags & FLOW_FLAG_ANSWERED == 0;
         if ended || free && backend.state == BACKEND_DRAINING && !only_draining(tables, flow.service) {
             return Known::Select;
         }

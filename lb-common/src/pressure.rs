@@ -6,7 +6,7 @@
 //! ([`crate::select::by_hash`]): a segment of a connection that was displaced finds the same one again. As soon as both
 //! sides have spoken and the client speaks again, a flow moves to the table itself, where nothing displaces it.
 
-use crate::abi::{FLOW_ESTABLISHED, FLOW_FLAG_OVERFLOW, Flow, Pressure, Reply, TCP, ticks};
+use crate::abi::{FLOW_ESTABLISHED, FLOW_FLAG_ANSWERED, FLOW_FLAG_OVERFLOW, Flow, Pressure, Reply, TCP, ticks};
 use crate::tables::{Env, FlowEntry, Table, Tables};
 use crate::tuple::Tuple;
 use crate::wire::parse::Headers;
@@ -125,11 +125,14 @@ pub const fn table_of(flow: &Flow) -> Table {
 /// has answered, and the client goes on. Whoever forges source addresses does not get that far with TCP.
 #[inline(always)]
 pub fn settles<T: Tables>(tables: &T, env: &Env, flow: &Flow, h: &Headers) -> bool {
-    if flow.flags & FLOW_FLAG_OVERFLOW == 0 || flow.state != FLOW_ESTABLISHED {
+    let answered = flow.state == FLOW_ESTABLISHED || flow.flags & FLOW_FLAG_ANSWERED != 0;
+    if flow.flags & FLOW_FLAG_OVERFLOW == 0 || !answered {
         return false;
     }
     // A new source port would be another connection to the backend.
-    if flow.source_port != h.tuple.source_port || h.tuple.protocol == TCP && h.flags & (tcp::FIN | tcp::RST) != 0 {
+    if flow.source_port != h.tuple.source_port
+        || h.tuple.protocol == TCP && h.flags & (tcp::FIN | tcp::RST | tcp::SYN) != 0
+    {
         return false;
     }
     matches!(tables.pressure(), Some(p) if !within(p.full, env.now, RETRY))

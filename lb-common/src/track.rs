@@ -1,8 +1,8 @@
 //! Life of a flow: its states, and how long it lives in each.
 
 use crate::abi::{
-    FLOW_CLOSED, FLOW_CLOSING, FLOW_ENDED, FLOW_ESTABLISHED, FLOW_FLAG_FIN_BACKEND, FLOW_FLAG_FIN_CLIENT,
-    FLOW_FLAG_REFUSED, FLOW_NEW, Flow, Service, Settings, TCP, ticks,
+    FLOW_CLOSED, FLOW_CLOSING, FLOW_ENDED, FLOW_ESTABLISHED, FLOW_FLAG_ANSWERED, FLOW_FLAG_FIN_BACKEND,
+    FLOW_FLAG_FIN_CLIENT, FLOW_FLAG_REFUSED, FLOW_NEW, Flow, Service, Settings, TCP, ticks,
 };
 use crate::tables::{Env, FlowEntry, Tables};
 use crate::wire::parse::Headers;
@@ -45,8 +45,16 @@ pub const fn next(state: u8, flags: u8, protocol: u8, tcp_flags: u8, side: Side)
             );
         }
     }
+    let syn = protocol == TCP && tcp_flags & tcp::SYN != 0;
     if state == FLOW_NEW && answered {
-        (FLOW_ESTABLISHED, flags & !FLOW_FLAG_REFUSED)
+        let flags = flags & !FLOW_FLAG_REFUSED;
+        if syn {
+            (FLOW_NEW, flags | FLOW_FLAG_ANSWERED)
+        } else {
+            (FLOW_ESTABLISHED, flags)
+        }
+    } else if state == FLOW_NEW && flags & FLOW_FLAG_ANSWERED != 0 && !syn {
+        (FLOW_ESTABLISHED, flags)
     } else {
         (state, flags)
     }
@@ -136,12 +144,17 @@ mod tests {
     fn only_an_answer_establishes() {
         for protocol in [TCP, crate::abi::UDP] {
             assert_eq!(next(FLOW_NEW, 0, protocol, tcp::ACK, Side::Client).0, FLOW_NEW);
-            assert_eq!(
-                next(FLOW_NEW, 0, protocol, tcp::SYN | tcp::ACK, Side::Backend).0,
-                FLOW_ESTABLISHED
-            );
+            assert_eq!(next(FLOW_NEW, 0, protocol, tcp::ACK, Side::Backend).0, FLOW_ESTABLISHED);
             assert_eq!(next(FLOW_CLOSED, 0, protocol, tcp::ACK, Side::Backend).0, FLOW_CLOSED);
         }
+    }
+
+    #[test]
+    fn a_handshake_is_done_when_the_client_goes_on() {
+        let (state, flags) = next(FLOW_NEW, 0, TCP, tcp::SYN | tcp::ACK, Side::Backend);
+        assert_eq!((state, flags), (FLOW_NEW, FLOW_FLAG_ANSWERED));
+        assert_eq!(next(state, flags, TCP, tcp::SYN, Side::Client).0, FLOW_NEW);
+        assert_eq!(next(state, flags, TCP, tcp::ACK, Side::Client).0, FLOW_ESTABLISHED);
     }
 
     #[test]
@@ -154,7 +167,7 @@ mod tests {
         }
         assert_eq!(next(FLOW_NEW, marked, TCP, tcp::SYN, Side::Client), (FLOW_NEW, marked));
         let answer = next(FLOW_NEW, marked, TCP, tcp::SYN | tcp::ACK, Side::Backend);
-        assert_eq!(answer, (FLOW_ESTABLISHED, kept));
+        assert_eq!(answer, (FLOW_NEW, kept | FLOW_FLAG_ANSWERED));
     }
 
     #[test]

@@ -122,8 +122,8 @@ fn a_flow_that_begins_where_one_is_collected_lives() {
                     });
                     barrier.wait();
                     (0..(round / 40) % 10 * 80).for_each(|n| {
-                            std::hint::black_box(n);
-                        });
+                        std::hint::black_box(n);
+                    });
                     assert_eq!(send(kernel, first), REDIRECTED, "{}: the first packet", case.name());
                     removed += usize::from(collector.join().expect("the collector"));
                 });

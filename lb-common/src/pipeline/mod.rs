@@ -118,7 +118,6 @@ impl Found {
         Self {
             what: What::Refused,
             reason,
-            ..Self::NOTHING
         }
     }
 

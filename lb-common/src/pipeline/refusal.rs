@@ -5,7 +5,7 @@
 //! that waits for a SYN's answer discards it). Linux, since 5.6, sends its SYN again at once; others do when their timer says so,
 //! as if the RST had been lost.
 
-use crate::abi::{BACKEND_READY, FLOW_CLOSED, FLOW_FLAG_REFUSED, FLOW_NEW, SlotKey};
+use crate::abi::{BACKEND_READY, FLOW_CLOSED, FLOW_FLAG_ANSWERED, FLOW_FLAG_REFUSED, FLOW_NEW, SlotKey};
 use crate::flow;
 use crate::tables::{Env, FlowEntry, Tables};
 use crate::track;
@@ -35,7 +35,7 @@ pub(super) fn retries<P: Packet, T: Tables>(
     let flow = entry.load();
     // The answer to a SYN that was repeated before the first refusal came.
     let repeated = flow::refused_by(&flow) != 0;
-    let first = flow.state == FLOW_NEW && flow.flags & FLOW_FLAG_REFUSED == 0;
+    let first = flow.state == FLOW_NEW && flow.flags & (FLOW_FLAG_ANSWERED | FLOW_FLAG_REFUSED) == 0;
     if h.flags & tcp::ACK == 0 || !(repeated || first && another(tables, flow.service, flow.backend)) {
         return false;
     }

@@ -35,8 +35,8 @@ fn tuple(case: Case) -> Tuple {
 fn pressed(case: Case) -> World {
     let world = World::new().serve(case, &PLACES);
     world.tables.press(Pressure {
-        full: NOW - 100 | 1,
-        used: NOW - 50 | 1,
+        full: (NOW - 100) | 1,
+        used: (NOW - 50) | 1,
     });
     world
 }
@@ -162,8 +162,8 @@ fn overflow(case: Case) -> Vec<Fixture> {
         Fixture::new(name("over"), "when the pressure is over, they do again", {
             let world = pressed(case);
             world.tables.press(Pressure {
-                full: NOW - crate::pressure::HOLD - 20 | 1,
-                used: NOW - 50 | 1,
+                full: (NOW - crate::pressure::HOLD - 20) | 1,
+                used: (NOW - 50) | 1,
             });
             world
         })
@@ -232,8 +232,8 @@ fn settling(case: Case) -> Vec<Fixture> {
     };
     let quiet = |world: World| {
         world.tables.press(Pressure {
-            full: NOW - 500 | 1,
-            used: NOW - 50 | 1,
+            full: (NOW - 500) | 1,
+            used: (NOW - 50) | 1,
         });
         world
     };
@@ -307,7 +307,7 @@ fn from_another_node(case: Case) -> Fixture {
     let data = case.frame(case.client(), case.published(2)).ttl(63);
     let world = pressed(case);
     world.tables.press(Pressure {
-        full: NOW - 500 | 1,
+        full: (NOW - 500) | 1,
         used: 0,
     });
     Fixture::new(

@@ -11,8 +11,8 @@ use super::world::{
     workload_mac,
 };
 use crate::abi::{
-    BACKEND_DRAINING, BACKEND_GONE, FLOW_CLOSED, FLOW_ESTABLISHED, FLOW_FLAG_HAIRPIN, FLOW_FLAG_REFUSED, FLOW_NEW,
-    NETWORK_NODE,
+    BACKEND_DRAINING, BACKEND_GONE, FLOW_CLOSED, FLOW_ESTABLISHED, FLOW_FLAG_ANSWERED, FLOW_FLAG_HAIRPIN,
+    FLOW_FLAG_REFUSED, FLOW_NEW, NETWORK_NODE,
 };
 use crate::tuple::Tuple;
 use crate::verdict::{Action, Reason};
@@ -115,7 +115,8 @@ fn published(case: Case) -> Vec<Fixture> {
             ..again()
         }
         .step(
-            on(other(accepted.clone()), &accepted).then(move |tables| assert_eq!(state(tables), (FLOW_ESTABLISHED, 0))),
+            on(other(accepted.clone()), &accepted)
+                .then(move |tables| assert_eq!(state(tables), (FLOW_NEW, FLOW_FLAG_ANSWERED))),
         ),
         Fixture {
             name: name("twice"),

@@ -245,7 +245,7 @@ impl Tuple for FlowKey4 {
             ports: u32::from(self.source_port) << 16 | u32::from(self.destination_port),
             network_protocol: self.network_protocol,
             unanswered,
-            table: table,
+            table,
         }
     }
 
