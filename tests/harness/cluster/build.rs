@@ -29,6 +29,8 @@ pub struct Builder {
     xdp: &'static str,
     offload: bool,
     upstreams: Vec<std::net::SocketAddr>,
+    agents: bool,
+    flows: u32,
     log: &'static str,
 }
 
@@ -40,6 +42,8 @@ impl Default for Builder {
             xdp: "auto",
             offload: true,
             upstreams: Vec::new(),
+            agents: true,
+            flows: 16_384,
             log: "debug",
         }
     }
@@ -148,6 +152,20 @@ impl Builder {
         self
     }
 
+    /// Whether an agent runs on each node, as it does by default; without, nodes only route.
+    #[must_use]
+    pub fn agents(mut self, agents: bool) -> Self {
+        self.agents = agents;
+        self
+    }
+
+    /// `datapath.flows` of every agent.
+    #[must_use]
+    pub fn flows(mut self, flows: u32) -> Self {
+        self.flows = flows;
+        self
+    }
+
     /// What agents log; everything unless this says otherwise, and that takes them time.
     #[must_use]
     pub fn log(mut self, level: &'static str) -> Self {
@@ -205,6 +223,9 @@ impl Builder {
             _bpffs: bpffs_guard,
             _directory: directory_guard,
         };
+        if !self.agents {
+            return Ok(cluster);
+        }
         for node in &cluster.nodes {
             node.agent().spawn(&node.netns)?;
         }
@@ -255,7 +276,7 @@ impl Builder {
             datapath: Datapath {
                 interfaces: vec!["eth0"],
                 xdp: self.xdp,
-                flows: 16_384,
+                flows: self.flows,
             },
             workload: NETWORKS
                 .map(|(network, ..)| WorkloadSection {
