@@ -23,7 +23,7 @@ const PEERS: &[(&str, &str)] = &[
 
 /// Arguments are those of `lb-bench`.
 pub(crate) fn execute(arguments: &[String]) -> Result<()> {
-    setup::ensure()?;
+    setup::ensure(setup::Wanted::default())?;
     setup::install(PEERS)?;
     let mut build = cargo();
     build.args([

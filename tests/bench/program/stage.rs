@@ -83,35 +83,26 @@ impl Stage {
     /// # Errors
     /// If a packet does not go where it should.
     pub(crate) fn establish(&self, case: Case, path: Path, clients: u32) -> Result<()> {
-        let there = frames::opening(case, path);
-        match self {
-            Self::Ours(_) => {
-                let back = frames::answer(case, path);
-                self.give(there, clients)?;
-                self.give(back, clients)
-            }
-            Self::Yardstick(_) => {
-                let there = there.to_yardstick();
-                self.give(there, clients)
-            }
-        }
-    }
-
-    fn give(&self, mut packet: frames::Packet, clients: u32) -> Result<()> {
-        let program = self.program(packet.program)?;
+        let opening = frames::opening(case, path);
+        let mut packets = match self {
+            // One connection after the other: who is not answered is soon forgotten.
+            Self::Ours(_) => vec![opening, frames::answer(case, path)],
+            Self::Yardstick(_) => vec![opening.to_yardstick()],
+        };
         let mut out = vec![0; 4096];
-        let mut input = packet.input();
         for client in 0..clients {
-            packet.template.of(client).clone_into(&mut input.frame);
-            let (code, _) = kernel::run(program, &input, &mut out)?;
-            // One checksum in 65,536 looks unfinished, and is left to tc.
-            ensure!(
-                code == packet.code || client > 1000 && packet.program == "xdp_node",
-                "{}, client {client}: {} instead of {}",
-                packet.program,
-                code,
-                packet.code
-            );
+            for packet in &mut packets {
+                let mut input = packet.input();
+                packet.template.of(client).clone_into(&mut input.frame);
+                let (code, _) = kernel::run(self.program(packet.program)?, &input, &mut out)?;
+                // One checksum in 65,536 looks unfinished, and is left to tc.
+                ensure!(
+                    code == packet.code || client > 1000 && packet.program == "xdp_node",
+                    "{}, client {client}: {code} instead of {}",
+                    packet.program,
+                    packet.code
+                );
+            }
         }
         Ok(())
     }
