@@ -1,17 +1,20 @@
 //! End to end: sockets to sockets over the same hops, through real agents and their peers, in turn.
 
+mod chapter;
 mod contender;
 pub(crate) mod load;
+mod plan;
+mod proxy;
+mod rules;
 pub(crate) mod serve;
-
-mod chapter;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use self::contender::{Contender, Kind, Protocol, Way};
+use self::contender::{Contender, Kind};
+use self::plan::{Protocol, Way};
 use crate::Effort;
 use crate::data::Data;
 use crate::machine::{busy, pin};
