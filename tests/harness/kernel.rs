@@ -25,7 +25,6 @@ const ELEMENTS: u32 = 100;
 const ROOM: usize = 1 << 16;
 
 /// The loaded object.
-#[derive(Debug)]
 pub struct Kernel {
     /// Its programs and maps.
     pub ebpf: Ebpf,
