@@ -103,7 +103,7 @@ impl Packet {
     }
 
     /// The same packet, for the yardstick.
-    pub(crate) fn to_yardstick(mut self) -> Self {
+    pub(crate) fn into_yardstick(mut self) -> Self {
         if self.program == program::XDP_NODE {
             self.program = yardstick::XDP_DNAT;
         } else {
@@ -113,7 +113,7 @@ impl Packet {
     }
 
     /// The same packet, for a program that looks at nothing.
-    pub(crate) fn to_bare(mut self) -> Self {
+    pub(crate) fn into_bare(mut self) -> Self {
         if self.program == program::XDP_NODE {
             (self.program, self.code) = (yardstick::XDP_BARE, XDP_TX);
         } else {
@@ -123,7 +123,7 @@ impl Packet {
     }
 
     /// The same packet, for a program of one step.
-    pub(crate) fn to_step(mut self, step: &'static str) -> Self {
+    pub(crate) fn into_step(mut self, step: &'static str) -> Self {
         (self.program, self.code) = (step, XDP_TX);
         self
     }

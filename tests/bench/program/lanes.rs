@@ -176,7 +176,7 @@ pub(super) fn yardsticks(stages: &mut Vec<Stage>, lanes: &mut Vec<Lane>) -> Resu
                     Flows::New => frames::new(family, Path::ToNode, hook),
                     _ => frames::data(family, Path::ToNode, hook),
                 }
-                .to_yardstick();
+                .into_yardstick();
                 let (case, subject) = (yardstick_case(hook, flows), table.name());
                 add(
                     stages,
@@ -192,7 +192,7 @@ pub(super) fn yardsticks(stages: &mut Vec<Stage>, lanes: &mut Vec<Lane>) -> Resu
                 )?;
                 if flows == Flows::Known(1) {
                     let flows = Flows::None;
-                    let packet = frames::data(family, Path::NotService, hook).to_yardstick();
+                    let packet = frames::data(family, Path::NotService, hook).into_yardstick();
                     let case = yardstick_case(hook, flows);
                     add(
                         stages,
@@ -217,7 +217,7 @@ pub(super) fn yardsticks(stages: &mut Vec<Stage>, lanes: &mut Vec<Lane>) -> Resu
 pub(super) fn steps(stages: &[Stage], lanes: &mut Vec<Lane>) -> Result<()> {
     let (stage, hook) = (stages.len() - 1, Hook::Xdp);
     for (program, what) in STEPS {
-        let mut packet = frames::data(Case::TCP[0], Path::ToNode, hook).to_step(program);
+        let mut packet = frames::data(Case::TCP[0], Path::ToNode, hook).into_step(program);
         check(&stages[stage], &mut packet, 0, program == "xdp_grow").with_context(|| program)?;
         lanes.push(Lane {
             case: what.to_owned(),

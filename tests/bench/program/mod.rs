@@ -108,7 +108,7 @@ fn one_round(effort: Effort, data: &mut Data, stages: &mut [Stage], lanes: &mut 
     let bare_stage = stages.len() - 1;
     let mut bare = [0.0; 2];
     for (hook, bare) in [Hook::Xdp, Hook::Tc].into_iter().zip(&mut bare) {
-        let mut packet = frames::data(Case::TCP[0], Path::NotService, hook).to_bare();
+        let mut packet = frames::data(Case::TCP[0], Path::NotService, hook).into_bare();
         *bare = sample(&stages[bare_stage], &mut packet, Flows::None, runs)?;
         data.add(hook.name(), BARE, UNIT, *bare);
     }

@@ -87,7 +87,7 @@ impl Stage {
         let mut packets = match self {
             // One connection after the other: who is not answered is soon forgotten.
             Self::Ours(_) => vec![opening, frames::answer(case, path)],
-            Self::Yardstick(_) => vec![opening.to_yardstick()],
+            Self::Yardstick(_) => vec![opening.into_yardstick()],
         };
         let mut out = vec![0; 4096];
         for client in 0..clients {
