@@ -13,7 +13,9 @@ use super::{LARGE, OURS, SMALL, sized};
 use crate::data::Data;
 
 /// Datagrams that open a flow each.
-const FLOWS: usize = 20_000;
+const FLOWS: u16 = 20_000;
+/// From this port on: below those that the kernel gives to sockets that do not mind.
+const FIRST_PORT: u16 = 10_000;
 
 /// Memory of the maps, for each entry of those that grow.
 pub(super) fn memory(scene: &Scene, data: &mut Data) -> Result<()> {
@@ -60,7 +62,7 @@ pub(super) fn memory(scene: &Scene, data: &mut Data) -> Result<()> {
     };
     let (before, after) = (flows(&large), flows(&busy));
     ensure!(
-        after.1 - before.1 > FLOWS as f64 / 2.0,
+        after.1 - before.1 > f64::from(FLOWS) / 2.0,
         "only {} flows were opened",
         after.1 - before.1
     );
@@ -75,8 +77,8 @@ pub(super) fn memory(scene: &Scene, data: &mut Data) -> Result<()> {
 
 pub(super) fn open_flows(scene: &Scene) -> Result<()> {
     scene.cluster.client(0).netns().run(|| {
-        for _ in 0..FLOWS {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        for port in FIRST_PORT..FIRST_PORT + FLOWS {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
             socket.send_to(b"who?", scene.target())?;
         }
         Ok(())
