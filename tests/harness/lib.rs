@@ -15,6 +15,7 @@
 //! | [`flows`] | flows that must go on, whatever happens |
 //! | [`capture`] | packets of a namespace, kept as pcap files when the test failed |
 //! | [`evidence`] | figures by which a test proves a promise |
+//! | [`kernel`], [`world`] | the object without an agent, its maps filled from a world and read back; a namespace like the world |
 //! | [`xdp`] | an XDP program that passes everything, for the far ends of veth pairs |
 
 pub mod agent;
@@ -25,6 +26,7 @@ pub mod cluster;
 pub mod dns;
 pub mod evidence;
 pub mod flows;
+pub mod kernel;
 pub mod lbctl;
 pub mod netns;
 pub mod require;
@@ -33,4 +35,5 @@ pub mod server;
 pub mod swarm;
 pub mod traffic;
 mod underlay;
+pub mod world;
 pub mod xdp;

@@ -6,7 +6,7 @@ use lb_common::testing::tables::MemoryTables;
 use lb_common::verdict::{Action, Verdict};
 use lb_userspace::datapath::clock;
 
-use crate::kernel::{Kernel, State};
+use lb_tests::kernel::{Kernel, State};
 
 /// What the kernel is told: it does not say where a redirect leads.
 fn returned(entry: Entry, verdict: &Verdict) -> u32 {

@@ -9,8 +9,8 @@ use lb_common::testing::world::{Case, NETWORK, NODE_IF, Place, World};
 use lb_common::tuple::Tuple;
 use lb_userspace::datapath::clock;
 
-use crate::kernel::{Kernel, run};
 use crate::with_kernel;
+use lb_tests::kernel::{Kernel, run};
 
 /// Meetings of a packet and the collector, for each family and protocol.
 const ROUNDS: usize = 400;

@@ -4,9 +4,11 @@ use lb_common::testing::fixtures;
 use lb_common::testing::tables::FLOWS;
 use lb_userspace::datapath::clock;
 
-use crate::kernel::{Kernel, takes};
-use crate::{agree::agree, network, with_kernel};
 use lb_tests::evidence;
+use lb_tests::kernel::{Kernel, takes};
+use lb_tests::world;
+
+use crate::{agree::agree, with_kernel};
 use lb_tests::netns::Netns;
 
 #[test]
@@ -43,7 +45,7 @@ fn every_fixture_agrees() {
 
 fn one(kernel: &mut Kernel, netns: &Netns, fixture: &lb_common::testing::fixture::Fixture) -> anyhow::Result<()> {
     let mut tables = fixture.world.clone().at(clock::now()).tables;
-    let undo = network::adapt(netns, &tables)?;
+    let undo = world::adapt(netns, &tables)?;
     kernel.fill(&tables)?;
     let mut result = Ok(());
     for (index, step) in fixture.steps.iter().enumerate() {

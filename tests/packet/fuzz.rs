@@ -8,8 +8,10 @@ use lb_tests::evidence;
 use lb_userspace::datapath::clock;
 
 use crate::agree::agree;
-use crate::kernel::takes;
-use crate::{network, with_kernel};
+use lb_tests::kernel::takes;
+use lb_tests::world;
+
+use crate::with_kernel;
 
 /// Frames that run, unless this variable says another number.
 const CASES: &str = "LB_FUZZ_CASES";
@@ -29,7 +31,7 @@ fn damaged_frames_agree() {
         while done < cases {
             let fixture = &all[random.below(all.len())];
             let mut tables = fixture.world.clone().at(clock::now()).tables;
-            let undo = network::adapt(netns, &tables).expect("routes");
+            let undo = world::adapt(netns, &tables).expect("routes");
             kernel.fill(&tables).expect("tables");
             for _ in 0..BATCH {
                 let step = &fixture.steps[random.below(fixture.steps.len())];
@@ -54,7 +56,7 @@ fn damaged_frames_agree() {
                 }
             }
             assert_eq!(
-                crate::kernel::State::of(&tables),
+                lb_tests::kernel::State::of(&tables),
                 kernel.state().expect("tables"),
                 "tables after a batch from {}",
                 fixture.name

@@ -2,8 +2,6 @@
 //!
 //! | module | what it holds to |
 //! |---|---|
-//! | `kernel` | the object, its maps filled from a world and read back |
-//! | `network` | a namespace whose interfaces, routes and neighbours are the world's |
 //! | `agree` | one packet on both sides: verdict, frame, tables, counters |
 //! | `fixtures` | every fixture agrees |
 //! | `collect` | the program that removes entries, beside packets that use them |
@@ -15,21 +13,19 @@ mod agree;
 mod collect;
 mod fixtures;
 mod fuzz;
-mod kernel;
-mod network;
 mod object;
 mod round_robin;
 
-use kernel::Kernel;
+use lb_tests::kernel::Kernel;
 use lb_tests::netns::Netns;
-use lb_tests::require;
+use lb_tests::{require, world};
 
 /// Runs `work` with a freshly loaded object inside a namespace made for it; not where that is impossible.
 fn with_kernel(flows: u32, work: impl FnOnce(&mut Kernel, &Netns) + Send) {
     if !require::datapath() {
         return;
     }
-    let netns = network::build().expect("a namespace like the world");
+    let netns = world::build().expect("a namespace like the world");
     netns.run(|| {
         let mut kernel = Kernel::load(flows).expect("the object loads");
         work(&mut kernel, &netns);

@@ -58,6 +58,6 @@ fn open(case: Case, thread: u16, program: &aya::programs::Program) {
             namespace: 0,
             side_tag: false,
         };
-        crate::kernel::run(program, &input, &mut out).expect("BPF_PROG_TEST_RUN");
+        lb_tests::kernel::run(program, &input, &mut out).expect("BPF_PROG_TEST_RUN");
     }
 }

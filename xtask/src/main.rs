@@ -1,5 +1,6 @@
 //! Everything a person types to build, try, test and check the project.
 
+mod bench;
 mod ci;
 mod count;
 mod demo;
@@ -51,6 +52,12 @@ enum Verb {
     },
     /// Build what the tests need and run them.
     Test(test::Arguments),
+    /// Measure the load balancer and its peers side by side; writes docs/benchmarks.md.
+    Bench {
+        /// As of lb-bench: rows (program, frames, traffic, control, dns), --rounds, --quick, --report.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Build the eBPF object; as root also load it and show what the verifier and the JIT say.
     Ebpf(ebpf::Arguments),
     /// Ask a kernel what it offers, and hold it against what is recorded.
@@ -90,6 +97,7 @@ fn run() -> Result<ExitCode> {
             ..setup::Wanted::default()
         })?,
         Verb::Demo { arguments } => demo::execute(&arguments)?,
+        Verb::Bench { arguments } => bench::execute(&arguments)?,
         Verb::Ebpf(arguments) => ebpf::run(&arguments)?,
         Verb::Probe(arguments) => kernels::run(&arguments)?,
         Verb::Fuzz(arguments) => fuzz::run(&arguments)?,

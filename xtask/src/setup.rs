@@ -197,6 +197,28 @@ pub(crate) fn ensure(wanted: Wanted) -> Result<()> {
     }
 }
 
+/// Installs the packages of those programs that are not there.
+///
+/// # Errors
+/// They cannot be installed; the message holds the mend.
+pub(crate) fn install(programs: &[(&str, &str)]) -> Result<()> {
+    let missing = programs.iter().filter(|(name, _)| find_program(name).is_none());
+    let packages: Vec<String> = missing.map(|(_, package)| (*package).to_owned()).collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let step = Step::Apt(packages);
+    if !geteuid().is_root() {
+        bail!(
+            "packages are missing, and installing them needs root; run this first:\n  {}",
+            by_sudo(&step)
+        );
+    }
+    println!("setup: will run\n  {step}");
+    let _quiet = NoServices::new()?;
+    step.commands().iter_mut().try_for_each(run_command).context("setup")
+}
+
 fn by_sudo(step: &Step) -> String {
     let commands: Vec<String> = step
         .commands()

@@ -31,6 +31,7 @@ pub struct Builder {
     flows: u32,
     overflow: u32,
     upstreams: Vec<std::net::SocketAddr>,
+    agents: bool,
     log: &'static str,
 }
 
@@ -44,6 +45,7 @@ impl Default for Builder {
             flows: 16_384,
             overflow: 4096,
             upstreams: Vec::new(),
+            agents: true,
             log: "debug",
         }
     }
@@ -160,6 +162,13 @@ impl Builder {
         self
     }
 
+    /// Whether an agent runs on each node, as it does by default; without, nodes only route.
+    #[must_use]
+    pub fn agents(mut self, agents: bool) -> Self {
+        self.agents = agents;
+        self
+    }
+
     /// What agents log; everything unless this says otherwise, and that takes them time.
     #[must_use]
     pub fn log(mut self, level: &'static str) -> Self {
@@ -217,6 +226,9 @@ impl Builder {
             _bpffs: bpffs_guard,
             _directory: directory_guard,
         };
+        if !self.agents {
+            return Ok(cluster);
+        }
         for node in &cluster.nodes {
             node.agent().spawn(&node.netns)?;
         }

@@ -34,7 +34,7 @@ use crate::cleanup::Guard;
 use crate::netns::Netns;
 
 pub use build::Builder;
-pub use document::{Backend, Document, Network, Port, Published, Service};
+pub use document::{Backend, Document, Network, Node as Machine, Port, Published, Service};
 pub use service::{Deployed, Spec};
 
 /// Address family.

@@ -1,4 +1,5 @@
-//! [`Kernel`]: the object that the agent embeds, loaded with maps of its own, and the tables of a world in them.
+//! [`Kernel`]: the object that the agent embeds, loaded with maps of its own, and the tables of a world in them; nothing
+//! is attached, programs run by `BPF_PROG_TEST_RUN`.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -27,8 +28,9 @@ const OVERFLOW: u32 = 4096;
 const ROOM: usize = 1 << 16;
 
 /// The loaded object.
-pub(crate) struct Kernel {
-    pub(crate) ebpf: Ebpf,
+pub struct Kernel {
+    /// Its programs and maps.
+    pub ebpf: Ebpf,
     out: Vec<u8>,
     /// The kernel empties it when nobody holds it.
     _jumps: ProgramArray<MapData>,
@@ -36,21 +38,30 @@ pub(crate) struct Kernel {
 
 /// What the programs write.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct State {
-    pub(crate) flows: BTreeMap<Tuple, Flow>,
-    pub(crate) replies: BTreeMap<Tuple, Reply>,
-    pub(crate) fragments: BTreeMap<FragmentKey, Fragment>,
-    pub(crate) overflow: BTreeMap<Tuple, Flow>,
-    pub(crate) overflow_replies: BTreeMap<Tuple, Reply>,
-    pub(crate) pressure: Pressure,
-    pub(crate) cursors: BTreeMap<u32, u64>,
-    pub(crate) counters: BTreeMap<u8, (u64, u64)>,
-    pub(crate) services: BTreeMap<u32, [u64; 5]>,
+pub struct State {
+    /// Both families.
+    pub flows: BTreeMap<Tuple, Flow>,
+    /// Both families.
+    pub replies: BTreeMap<Tuple, Reply>,
+    /// Both families.
+    pub fragments: BTreeMap<FragmentKey, Fragment>,
+    /// Both families.
+    pub overflow: BTreeMap<Tuple, Flow>,
+    /// Both families.
+    pub overflow_replies: BTreeMap<Tuple, Reply>,
+    /// When tables were last full.
+    pub pressure: Pressure,
+    /// Those that are not zero, by service.
+    pub cursors: BTreeMap<u32, u64>,
+    /// Packets and bytes by reason, of all CPUs.
+    pub counters: BTreeMap<u8, (u64, u64)>,
+    /// What each service counts, of all CPUs.
+    pub services: BTreeMap<u32, [u64; 5]>,
 }
 
 impl State {
     /// Of the pure side.
-    pub(crate) fn of(tables: &MemoryTables) -> Self {
+    pub fn of(tables: &MemoryTables) -> Self {
         let counters = tables.counters().into_iter();
         let services = tables.service_counters().into_iter();
         Self {
@@ -75,13 +86,19 @@ fn numbers(c: &ServiceCounter) -> [u64; 5] {
 }
 
 impl Kernel {
-    /// Loads every program; flow tables have `flows` entries. Nothing is pinned or attached.
-    pub(crate) fn load(flows: u32) -> Result<Self> {
-        Self::load_with(flows, OVERFLOW)
+    /// Loads every program with small tables; those of flows have `flows` entries.
+    ///
+    /// # Errors
+    /// If the kernel refuses a map or a program.
+    pub fn load(flows: u32) -> Result<Self> {
+        Self::load_tables(flows, OVERFLOW)
     }
 
-    /// The overflow tables have `overflow` entries.
-    pub(crate) fn load_with(flows: u32, overflow: u32) -> Result<Self> {
+    /// As [`Kernel::load`]; the overflow tables have `overflow` entries.
+    ///
+    /// # Errors
+    /// If the kernel refuses a map or a program.
+    pub fn load_tables(flows: u32, overflow: u32) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         for name in ["overflow4", "overflow6", "overflow_replies4", "overflow_replies6"] {
             loader.map_max_entries(name, overflow);
@@ -92,6 +109,18 @@ impl Kernel {
         for name in ["slots", "local_backends", "vips", "frontends", "sources"] {
             loader.map_max_entries(name, 4096);
         }
+        Self::load_with(&mut loader)
+    }
+
+    /// Loads every program with tables as large as an agent makes them.
+    ///
+    /// # Errors
+    /// As [`Kernel::load`].
+    pub fn load_full() -> Result<Self> {
+        Self::load_with(&mut EbpfLoader::new())
+    }
+
+    fn load_with(loader: &mut EbpfLoader<'_>) -> Result<Self> {
         let mut ebpf = loader.load(lb_userspace::datapath::OBJECT)?;
         for name in PROGRAMS {
             match ebpf.program_mut(name).context(name)? {
@@ -112,7 +141,10 @@ impl Kernel {
     }
 
     /// Makes the maps hold `tables`, and nothing else.
-    pub(crate) fn fill(&mut self, tables: &MemoryTables) -> Result<()> {
+    ///
+    /// # Errors
+    /// If a map refuses an entry.
+    pub fn fill(&mut self, tables: &MemoryTables) -> Result<()> {
         self.array(abi::SettingsTable::NAME, &BTreeMap::from([(0, tables.settings)]), 1)?;
         self.hash(abi::Interfaces::NAME, &tables.interfaces)?;
         self.hash(abi::Frontends::NAME, &tables.frontends)?;
@@ -143,8 +175,22 @@ impl Kernel {
         self.zero::<ServiceCounter>(abi::SERVICE_COUNTERS, ELEMENTS)
     }
 
+    /// Removes every flow and reply.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn forget_flows(&mut self) -> Result<()> {
+        self.hash::<FlowKey4, Flow>(abi::Flows4::NAME, &BTreeMap::new())?;
+        self.hash::<FlowKey6, Flow>(abi::Flows6::NAME, &BTreeMap::new())?;
+        self.hash::<FlowKey4, Reply>(abi::Replies4::NAME, &BTreeMap::new())?;
+        self.hash::<FlowKey6, Reply>(abi::Replies6::NAME, &BTreeMap::new())
+    }
+
     /// What the programs have written.
-    pub(crate) fn state(&self) -> Result<State> {
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn state(&self) -> Result<State> {
         let mut state = State::default();
         for (key, flow) in self.entries::<FlowKey4, Flow>(abi::Flows4::NAME)? {
             state.flows.insert(tuple4(&key), flow);
@@ -205,7 +251,10 @@ impl Kernel {
     }
 
     /// Runs a program once: its return value and the frame.
-    pub(crate) fn run(&mut self, input: &Input) -> Result<(u32, Vec<u8>)> {
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub fn run(&mut self, input: &Input) -> Result<(u32, Vec<u8>)> {
         let program = self.ebpf.program(input.entry.program()).context("a program")?;
         let size = run(program, input, &mut self.out)?;
         Ok((size.0, self.out[..size.1].to_vec()))
@@ -260,7 +309,10 @@ impl Kernel {
 }
 
 /// Runs a program once; `out` receives the frame. Return value and length of the frame.
-pub(crate) fn run(program: &Program, input: &Input, out: &mut [u8]) -> Result<(u32, usize)> {
+///
+/// # Errors
+/// If the kernel takes no such input.
+pub fn run(program: &Program, input: &Input, out: &mut [u8]) -> Result<(u32, usize)> {
     let context = context(input);
     let options = TestRunOptions {
         data_in: Some(&input.frame),
@@ -276,8 +328,8 @@ pub(crate) fn run(program: &Program, input: &Input, out: &mut [u8]) -> Result<(u
     Ok((result.return_value, result.data_size_out as usize))
 }
 
-/// `struct xdp_md` or `struct __sk_buff`, with the fields that may be given.
-fn context(input: &Input) -> Vec<u8> {
+/// The context of a run: `struct xdp_md` or `struct __sk_buff`, with the fields that may be given.
+pub fn context(input: &Input) -> Vec<u8> {
     let mut put = Vec::new();
     let size = if input.entry == Entry::XdpNode {
         put.push((4, input.frame.len() as u32)); // data_end
@@ -299,7 +351,7 @@ fn context(input: &Input) -> Vec<u8> {
 }
 
 /// Whether `BPF_PROG_TEST_RUN` takes such an input: no tag beside the frame, and no IP header cut short on tc.
-pub(crate) fn takes(input: &Input) -> bool {
+pub fn takes(input: &Input) -> bool {
     if input.entry == Entry::XdpNode {
         return input.frame.len() >= 14;
     }

@@ -6,10 +6,14 @@ use anyhow::Result;
 use lb_common::tables::NextHop;
 use lb_common::testing::tables::{MemoryTables, Path};
 use lb_common::testing::world::{Case, NODE_IF, World, mac};
-use lb_tests::netns::Netns;
+
+use crate::netns::Netns;
 
 /// Builds the namespace.
-pub(crate) fn build() -> Result<Netns> {
+///
+/// # Errors
+/// Without root, or without iproute2.
+pub fn build() -> Result<Netns> {
     let netns = Netns::new("packet")?;
     netns.route()?;
     let tables = World::new().tables;
@@ -41,7 +45,13 @@ pub(crate) fn build() -> Result<Netns> {
 }
 
 /// Changes what a fixture's own paths change; what is returned undoes it.
-pub(crate) fn adapt(netns: &Netns, tables: &MemoryTables) -> Result<String> {
+///
+/// # Errors
+/// If a route cannot be changed.
+///
+/// # Panics
+/// If the fixture adds something other than an unreachable route.
+pub fn adapt(netns: &Netns, tables: &MemoryTables) -> Result<String> {
     let base = World::new().tables.paths;
     let (mut lines, mut undo) = (String::new(), String::new());
     for path in tables.paths.iter().skip(base.len()) {

@@ -1,0 +1,155 @@
+//! From a change of the cluster file to packets that follow it; a whole cluster read anew; memory; rest.
+
+mod memory;
+mod rules;
+mod scene;
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use lb_tests::netns::Netns;
+
+use self::memory::{memory, resident, used};
+use self::rules::Peer;
+use self::scene::Scene;
+use crate::Effort;
+use crate::data::{Data, Spread};
+use crate::plot::short;
+use crate::report::{Bar, Chapter, Limit, cell};
+use crate::traffic::load::percentiles;
+
+const OURS: &str = "this balancer";
+/// Services, and backends of each.
+const SMALL: (u16, u8) = (10, 10);
+const LARGE: (u16, u8) = (10_000, 10);
+/// Changes in a round, of the small state and of the large one.
+const CHANGES: [usize; 2] = [15, 5];
+/// Rounds, at most: each reads the large state three times.
+const ROUNDS: usize = 5;
+/// After which an agent has nothing left to do.
+const SETTLED: Duration = Duration::from_secs(3);
+const REST: Duration = Duration::from_secs(10);
+
+const SYNC: &str = "whole state read anew";
+const RESTART: &str = "agent restarted until ready";
+const IDLE: &str = "CPU at rest";
+const RESIDENT: &str = "agent's memory";
+
+fn sized(what: &str, (services, backends): (u16, u8)) -> String {
+    format!("{what}, {services} services x {backends} backends")
+}
+
+const CHANGE: &str = "change until new packets follow";
+
+/// Measures the row.
+///
+/// # Errors
+/// If the agent does not follow.
+pub(crate) fn measure(effort: Effort, data: &mut Data) -> Result<()> {
+    let scene = Scene::start()?;
+    let [small, large] = &scene.texts;
+    for round in 0..effort.rounds.min(ROUNDS) {
+        println!("control: round {}", round + 1);
+        for ((text, size), changes) in [small, large].into_iter().zip(CHANGES) {
+            let took = scene.replace(text)?;
+            data.add(&sized(SYNC, *size), OURS, "ms", milliseconds(took));
+            for turn in 0..effort.share(changes) {
+                let took = scene.change(text, (turn + 1) % 2)?;
+                data.add(&sized(CHANGE, *size), OURS, "ms", milliseconds(took));
+            }
+            data.add(&sized(RESIDENT, *size), OURS, "B", resident(scene.agent()?)?);
+        }
+        let node = scene.cluster.node(0);
+        // A whole state being taken in does not end at once: that is not what is measured.
+        node.agent().kill()?;
+        let start = Instant::now();
+        node.start_agent()?;
+        data.add(&sized(RESTART, LARGE), OURS, "ms", milliseconds(start.elapsed()));
+    }
+    for (_, size) in &scene.texts {
+        let case = sized(CHANGE, *size);
+        let changes = data.values(&case, OURS).unwrap_or_default().to_vec();
+        data.add(&format!("{case}: p99"), OURS, "ms", percentiles(changes)[1]);
+    }
+    peers(effort, data)?;
+    memory(&scene, data)?;
+    std::thread::sleep(SETTLED);
+    let rest = if effort.quick { REST / 2 } else { REST };
+    let before = used(scene.agent()?)?;
+    std::thread::sleep(rest);
+    let share = (used(scene.agent()?)? - before) / rest.as_secs_f64() * 100.0;
+    data.add(&sized(IDLE, LARGE), OURS, "%", share);
+    Ok(())
+}
+
+/// What it takes the programs that put rules in force: alone, without anybody who finds out what they should be.
+fn peers(effort: Effort, data: &mut Data) -> Result<()> {
+    let netns = Netns::new("rules")?;
+    for peer in Peer::BOTH {
+        println!("control: {}", peer.name());
+        let all = peer.all(LARGE);
+        for _ in 0..effort.rounds.min(3) {
+            let took = peer.apply(&netns, &all, true)?;
+            data.add(&sized(SYNC, LARGE), peer.name(), "ms", milliseconds(took));
+        }
+        for turn in 0..effort.share(CHANGES[0]) {
+            let one = peer.one(LARGE.0 / 2, LARGE.1, (turn % 2 + 1) as u8);
+            let took = peer.apply(&netns, &one, false)?;
+            data.add(&sized(CHANGE, LARGE), peer.name(), "ms", milliseconds(took));
+        }
+    }
+    Ok(())
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// What the row has to reach.
+pub(crate) fn bars(data: Option<&Data>) -> Vec<Bar> {
+    let bar = |case: String, limit: f64, scale: f64, unit: &str| Bar {
+        what: format!("{case}, {unit}"),
+        limit: Limit::AtMost(limit),
+        measured: data.and_then(|data| data.spread(&case, OURS)).map(|s| Spread {
+            median: s.median / scale,
+            min: s.min / scale,
+            max: s.max / scale,
+        }),
+    };
+    vec![
+        bar(format!("{}: p99", sized(CHANGE, LARGE)), 20.0, 1.0, "ms"),
+        bar(sized(SYNC, LARGE), 2.0, 1000.0, "s"),
+        bar(sized(RESIDENT, LARGE), 120.0, 1e6, "MB"),
+        bar(sized(RESIDENT, SMALL), 25.0, 1e6, "MB"),
+        bar(sized(IDLE, LARGE), 0.1, 1.0, "%"),
+    ]
+}
+
+/// The row's tables.
+pub(crate) fn chapter(data: &Data) -> Chapter {
+    let mut text = String::from(
+        "The peers' columns are what their programs take to put ready rules in force in a namespace of their own; nobody watches \
+         a cluster there, and no packet is waited for.\n\n| | this balancer | iptables-restore | nft -f |\n|---|---|---|---|\n",
+    );
+    for case in data.cases() {
+        let unit = data
+            .series
+            .iter()
+            .find(|series| series.case == case)
+            .map_or("", |series| &series.unit);
+        let _ = write!(text, "| {case}, {unit} |");
+        for subject in [OURS, Peer::Iptables.name(), Peer::Nftables.name()] {
+            let shown = match data.values(case, subject) {
+                Some([one]) => short(*one),
+                _ => cell(data.spread(case, subject)),
+            };
+            let _ = write!(text, " {shown} |");
+        }
+        text.push('\n');
+    }
+    Chapter {
+        text,
+        plots: Vec::new(),
+    }
+}
