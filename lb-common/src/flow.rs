@@ -1,9 +1,9 @@
 //! From a packet to its flow and backend: found, or chosen and written down.
 
 use crate::abi::{
-    BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, Backend, FLOW_CLOSED, FLOW_ENDED, FLOW_FLAG_ANSWERED,
-    FLOW_FLAG_HAIRPIN, FLOW_FLAG_HOST, FLOW_FLAG_OVERFLOW, FLOW_FLAG_REFUSED, FLOW_NEW, Flow, NETWORK_NODE,
-    REPLY_HAIRPIN, REPLY_PUBLISHED, REPLY_VIP, Reply, SlotKey, TCP,
+    BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, Backend, FLOW_CLOSED, FLOW_CLOSING, FLOW_ENDED, FLOW_FLAG_ANSWERED,
+    FLOW_FLAG_FIN_CLIENT, FLOW_FLAG_HAIRPIN, FLOW_FLAG_HOST, FLOW_FLAG_OVERFLOW, FLOW_FLAG_REFUSED, FLOW_NEW, Flow,
+    NETWORK_NODE, REPLY_HAIRPIN, REPLY_PUBLISHED, REPLY_VIP, Reply, SlotKey, TCP,
 };
 use crate::address::Address;
 use crate::pressure;
@@ -59,10 +59,13 @@ pub fn opens(h: &Headers) -> bool {
     h.tuple.protocol == TCP && h.flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN
 }
 
-/// Whether a packet begins a new connection on the tuple of an old one.
+/// Whether a packet begins a new connection on the tuple of an old one: of one that is closed, or whose client uses its port
+/// again while it closes.
 #[inline(always)]
 pub fn reopens(flow: &Flow, h: &Headers) -> bool {
-    flow.state == FLOW_CLOSED && opens(h)
+    // A client that has not closed its socket still holds the port: then it is an old SYN that comes late.
+    let left = flow.state == FLOW_CLOSING && flow.flags & FLOW_FLAG_FIN_CLIENT != 0;
+    (flow.state == FLOW_CLOSED || left) && opens(h)
 }
 
 /// Id, plus one, of the backend that has just refused the connection which a packet of this flow begins again; or 0.
@@ -89,7 +92,7 @@ pub fn continues<T: Tables>(tables: &T, env: &Env, entry: &T::Entry, flow: &Flow
         }
     } else {
         // A SYN on a live connection is the connection's; datagrams and SYNs that nobody has answered may move.
-        let ended = gone || tcp && flow.state == FLOW_CLOSED;
+        let ended = gone || reopens(flow, h);
         let free = !tcp || flow.state == FLOW_NEW && flow.flags & FLOW_FLAG_ANSWERED == 0;
         if ended || free && backend.state == BACKEND_DRAINING && !only_draining(tables, flow.service) {
             return Known::Select;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use lb_tests::client::{Connection, Udp};
 use lb_tests::cluster::{Cluster, Deployed, Family, Spec};
+use lb_tests::evidence;
 use lb_tests::lbctl;
 use lb_tests::netns::Netns;
 use nix::libc::EMSGSIZE;
@@ -133,6 +134,7 @@ fn datagrams_in_fragments_arrive_whole_both_ways() {
                 }
             });
             assert!(arrived, "{what}");
+            evidence::record("fragments", "ways by which datagrams of 8000 bytes came and went", 1);
         }
     }
 }
@@ -255,6 +257,11 @@ fn the_path_is_discovered_at_every_width_of_the_tunnel() {
                 connection.upload(BODY)
             });
             moved.unwrap_or_else(|error| panic!("MTU {mtu}: {target}: {error}"));
+            evidence::record(
+                "errors-travel",
+                "widths of the tunnel, by family, that TCP got through",
+                1,
+            );
             let room = mtu - if family == Family::V4 { 64 } else { 84 };
             // No IPv6 host sends less than 1280 bytes at once for any router's sake (RFC 8200 5).
             if family == Family::V4 || room >= 1280 {

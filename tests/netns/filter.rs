@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lb_tests::client::{Connection, get};
 use lb_tests::cluster::{Cluster, Family, Host, Spec};
+use lb_tests::evidence;
 
 use super::{ask_seen, shared};
 
@@ -51,6 +52,11 @@ fn only_allowed_clients_are_answered_on_every_node() {
         for target in web.on_every_node(family) {
             ask_seen(friend.netns(), target).unwrap();
             assert!(silent(other, target), "{target} answers a client that is not allowed");
+            evidence::record(
+                "isolation",
+                "published ports that were silent to whom they do not allow",
+                1,
+            );
         }
         // Inside the network nobody is asked for.
         let workload = cluster.workload(0, "shop").netns();

@@ -11,6 +11,7 @@ use lb_common::abi::{TCP, UDP};
 use lb_common::testing::frame::Frame;
 use lb_tests::client::{Connection, Udp, get, tally};
 use lb_tests::cluster::{Cluster, Family, Node, Spec};
+use lb_tests::evidence;
 use lb_tests::lbctl;
 use lb_tests::netns::Netns;
 use lb_tests::scene::Scene;
@@ -19,6 +20,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{assert_even, own};
 
+/// What is proven here.
+const PROMISE: &str = "full-tables";
 /// Packets of a flood, unless this variable says another number.
 const PACKETS: &str = "LB_FLOOD_PACKETS";
 /// Entries of each flow table.
@@ -180,6 +183,12 @@ fn a_syn_flood_ends_no_connection_and_new_ones_are_served() {
     await_log(node, "a flow table is full");
     let sent = flood.stop();
     let (new, asking) = (new.stop(), asking.stop());
+    evidence::record(PROMISE, "forged SYNs against a table of 1024 flows", sent as u64);
+    evidence::record(
+        PROMISE,
+        "answers meanwhile on connections from before, 0 lost",
+        asking.ok() as u64,
+    );
     println!("{sent} forged SYNs: {} answered anew, {} kept", new.ok(), asking.ok());
     assert_eq!(asking.failures, [], "connections from before");
     assert_eq!(asking.repeated, 0);
@@ -224,7 +233,9 @@ fn a_udp_flood_moves_no_flow_and_new_ones_are_served() {
         let first = ask(&socket);
         assert_eq!(ask(&socket), first, "a flow that began during the flood");
     }
-    flood.stop();
+    let sent = flood.stop();
+    evidence::record(PROMISE, "forged datagrams against a table of 1024 flows", sent as u64);
+    evidence::record(PROMISE, "UDP flows from before, none moved", kept.len() as u64);
     await_pressure(node, false);
     assert_eq!(kept.iter().map(ask).collect::<Vec<_>>(), before);
 }
@@ -248,6 +259,7 @@ fn a_full_table_takes_new_flows_while_no_agent_is_there() {
     for _ in 0..50 {
         client.run(|| get(target)).expect("a new connection");
     }
+    evidence::record(PROMISE, "new connections through a full table without an agent", 50);
     kept.ask().expect("a connection from before");
     node.start_agent().unwrap();
     await_pressure(node, false);

@@ -273,6 +273,11 @@ fn a_thousand_changes_a_second() {
         let next = start + Duration::from_millis(1) * changes;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
+    lb_tests::evidence::record(
+        "control-load",
+        "changes of the cluster file, a thousand a second, all applied",
+        changes.into(),
+    );
     let rate = f64::from(changes) / start.elapsed().as_secs_f64();
     let expected = |service: u32| -> u32 {
         let weights = &weights[(service * BACKENDS) as usize..][..BACKENDS as usize];

@@ -3,11 +3,18 @@
 use aya::programs::Program;
 use lb_userspace::datapath::load::PROGRAMS;
 
+use lb_tests::evidence;
+
 use crate::with_kernel;
 
 #[test]
 fn programs_load_with_names_licence_and_types() {
     with_kernel(64, |kernel, _| {
+        evidence::record(
+            "kernels",
+            "programs that the running kernel took",
+            PROGRAMS.len() as u64,
+        );
         for name in PROGRAMS {
             let program = kernel.ebpf.program(name).expect(name);
             let info = match program {

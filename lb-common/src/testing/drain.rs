@@ -7,7 +7,10 @@ use std::vec::Vec;
 use super::fixture::{Entry, Fixture, Step};
 use super::frame::Frame;
 use super::world::{Case, NODE_IF, Place, ROUTED_IF, ROUTER, SWITCHED_IF, World, mac, workload_mac};
-use crate::abi::{BACKEND_DRAINING, BACKEND_GONE, FLOW_CLOSED, FLOW_NEW, NETWORK_NODE};
+use crate::abi::{
+    BACKEND_DRAINING, BACKEND_GONE, FLOW_CLOSED, FLOW_CLOSING, FLOW_FLAG_FIN_BACKEND, FLOW_FLAG_FIN_CLIENT, FLOW_NEW,
+    NETWORK_NODE,
+};
 use crate::verdict::{Action, Reason};
 
 pub(super) fn fixtures() -> Vec<Fixture> {
@@ -76,6 +79,22 @@ fn tcp(case: Case) -> Vec<Fixture> {
             flow(BACKEND_DRAINING).change(tuple, |flow| flow.state = FLOW_CLOSED),
         )
         .step(to(case, &case.opening(), Place::Switched)),
+        Fixture::new(
+            name("closing_syn"),
+            "a SYN on the tuple of a connection that closes is a new one too",
+            flow(BACKEND_DRAINING).change(tuple, |flow| {
+                (flow.state, flow.flags) = (FLOW_CLOSING, FLOW_FLAG_FIN_CLIENT);
+            }),
+        )
+        .step(to(case, &case.opening(), Place::Switched)),
+        Fixture::new(
+            name("half_closed_syn"),
+            "unless its client has not closed yet: then the SYN is an old one",
+            flow(BACKEND_DRAINING).change(tuple, |flow| {
+                (flow.state, flow.flags) = (FLOW_CLOSING, FLOW_FLAG_FIN_BACKEND);
+            }),
+        )
+        .step(to(case, &case.opening(), Place::Here)),
         Fixture::new(
             name("last_syn"),
             "where nothing but draining backends is left, one choice holds for XDP, tc and the repeated SYN",

@@ -27,6 +27,7 @@ pub(crate) const LONG: &[(&str, &str)] = &[
     ("LB_FAULT_FLOWS", "1000"),
     ("LB_FAULT_UPDATES", "10000"),
     ("LB_FUZZ_CASES", "10000000"),
+    ("LB_FLOOD_PACKETS", "1000000"),
 ];
 
 const fn tests(package: &'static str, target: &'static str, names: &'static [&'static str]) -> Tests {
@@ -94,21 +95,70 @@ pub(crate) const PROMISES: &[Promise] = &[
         claim: "While spoofed SYNs and datagrams fill tables much too small for them, established flows lose nothing and new \
                 honest ones go on being served; the pressure is visible, and afterwards everything is as before. Flows \
                 expire also while no agent runs, and collecting them never takes a live one.",
-        tests: &[],
+        tests: &[
+            tests(
+                "lb-tests",
+                "netns",
+                &[
+                    "flood::a_syn_flood_ends_no_connection_and_new_ones_are_served",
+                    "flood::a_udp_flood_moves_no_flow_and_new_ones_are_served",
+                    "flood::a_full_table_takes_new_flows_while_no_agent_is_there",
+                ],
+            ),
+            tests(
+                "lb-tests",
+                "packet",
+                &[
+                    "collect::what_is_dead_goes_and_what_lives_stays",
+                    "collect::a_flow_that_begins_where_one_is_collected_lives",
+                ],
+            ),
+            tests(
+                "lb-common",
+                "model",
+                &[
+                    "a_flow_that_begins_where_one_is_collected_lives",
+                    "a_reply_that_is_bound_where_one_is_collected_lives",
+                    "a_flow_that_wakes_while_it_is_collected_lives_or_begins_anew",
+                    "a_connection_that_ends_while_its_tuple_is_used_again_leaves_the_new_one",
+                    "an_answered_flow_is_never_collected_before_its_time",
+                    "a_draining_backend_keeps_its_connections_and_gets_none",
+                    "a_number_is_given_again_when_no_packet_on_its_way_has_it",
+                    "a_number_that_is_given_too_early_takes_no_connection_along",
+                ],
+            ),
+        ],
     },
     Promise {
         name: "errors-travel",
         title: "Errors travel",
         claim: "ICMP errors about translated packets reach the end that they are for, with the tuple that it knows, in both \
                 families, and path MTU discovery works through the tunnel.",
-        tests: &[],
+        tests: &[tests(
+            "lb-tests",
+            "netns",
+            &[
+                "errors::a_datagram_to_a_task_that_does_not_listen_is_refused_at_once",
+                "errors::a_backend_hears_that_its_client_is_gone",
+                "errors::a_backend_learns_of_a_narrow_link_behind_a_router",
+                "errors::a_client_learns_of_a_narrow_link_inside_its_network",
+                "errors::the_path_is_discovered_at_every_width_of_the_tunnel",
+            ],
+        )],
     },
     Promise {
         name: "fragments",
         title: "Fragments stay together",
-        claim: "Fragments of a packet for a service reach the backend of their first one, in whatever order they come, or are \
-                dropped and counted where the first is missing.",
-        tests: &[],
+        claim: "Fragments of a packet for a service reach the backend of their first one. Those that come before it are \
+                dropped and counted where a VIP or the tunnel is their way, and left to the node's own stack elsewhere.",
+        tests: &[
+            tests(
+                "lb-tests",
+                "netns",
+                &["errors::datagrams_in_fragments_arrive_whole_both_ways"],
+            ),
+            tests("lb-tests", "packet", &["fixtures::every_fixture_agrees"]),
+        ],
     },
     Promise {
         name: "hostile-input",
@@ -144,6 +194,9 @@ pub(crate) const PROMISES: &[Promise] = &[
             &[
                 "vip::a_vip_is_not_reachable_from_another_network",
                 "names::names_are_known_in_their_own_network_alone",
+                "filter::only_allowed_clients_are_answered_on_every_node",
+                "operator::the_agent_keeps_no_privilege_that_it_does_not_need",
+                "operator::the_admin_socket_is_for_owner_and_group",
             ],
         )],
     },
@@ -155,6 +208,14 @@ pub(crate) const PROMISES: &[Promise] = &[
                 again.",
         tests: &[
             tests("lb-userspace", "plan_scale", &["ten_thousand_services_of_ten_backends"]),
+            tests(
+                "lb-tests",
+                "netns",
+                &[
+                    "scale::a_thousand_changes_a_second",
+                    "scale::a_full_table_is_reported_and_retried",
+                ],
+            ),
             tests(
                 "lb-userspace",
                 "plan",
@@ -170,21 +231,32 @@ pub(crate) const PROMISES: &[Promise] = &[
         title: "Names are answered under pressure",
         claim: "Floods of questions, malformed messages and slow or dead upstreams leave memory and latency bounded; no answer \
                 is larger than the asker takes, and nobody can guess what is asked upstream.",
-        tests: &[tests(
-            "lb-userspace",
-            "dns",
-            &[
-                "rubbish_is_survived",
-                "forged_answers_are_passed_over",
-                "every_forwarded_question_has_a_fresh_port_and_id",
-                "one_client_cannot_have_everything_forwarded",
-            ],
-        )],
+        tests: &[
+            tests(
+                "lb-userspace",
+                "dns",
+                &[
+                    "rubbish_is_survived",
+                    "forged_answers_are_passed_over",
+                    "every_forwarded_question_has_a_fresh_port_and_id",
+                    "one_client_cannot_have_everything_forwarded",
+                ],
+            ),
+            tests("lb-tests", "netns", &["names_load::names_are_answered_under_load"]),
+        ],
     },
     Promise {
         name: "kernels",
         title: "It is the same on every supported kernel",
-        claim: "The packet and namespace tests pass on the oldest supported kernel and on a current one.",
-        tests: &[],
+        claim: "The running kernel takes every program, and what it does is what the pipeline does. `cargo xtask test --kernel \
+                6.1` shows the same on the oldest supported one.",
+        tests: &[tests(
+            "lb-tests",
+            "packet",
+            &[
+                "object::programs_load_with_names_licence_and_types",
+                "fixtures::every_fixture_agrees",
+            ],
+        )],
     },
 ];
