@@ -205,8 +205,8 @@ fn names_are_answered_under_load() {
     stop.store(true, Ordering::Relaxed);
     let hostile = disturber.join().unwrap();
     all.took.sort();
-    lb_tests::evidence::record("dns", "questions under load", all.asked as u64);
-    lb_tests::evidence::record("dns", "hostile messages beside them", hostile as u64);
+    lb_tests::evidence::record("dns", "questions under load", all.asked);
+    lb_tests::evidence::record("dns", "hostile messages beside them", hostile);
     println!(
         "{} questions, {:.0} a second, {} lost; {WINDOW} at once took p50 {:.1?}, p99 {:.1?}; {:.2} us of processor time each; \
          {hostile} hostile ones beside; {before} MiB before, {after} after",

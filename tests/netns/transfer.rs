@@ -90,6 +90,8 @@ fn the_time_to_live_falls_with_every_node() {
     let Some(cluster) = shared() else { return };
     let web = cluster.deploy(Spec::tcp().published().on(&[0])).unwrap();
     let backend = web.workload(&web.backends()[0]);
+    // Other services have their backends there too.
+    let port = web.document().ports[0].target;
     for family in Family::BOTH {
         let client = cluster.client(0);
         let beside = cluster.workloads(0, "shop")[1];
@@ -130,7 +132,7 @@ fn the_time_to_live_falls_with_every_node() {
             let seen: Vec<u8> = capture
                 .packets("eth0")
                 .iter()
-                .filter_map(|packet| ttl_from(&packet.bytes, source))
+                .filter_map(|packet| ttl_from(&packet.bytes, source, port))
                 .collect();
             assert!(!seen.is_empty(), "{what}: no packet of {source} at the backend");
             assert!(
@@ -141,9 +143,13 @@ fn the_time_to_live_falls_with_every_node() {
     }
 }
 
-/// Time to live of a TCP packet from `source`.
-fn ttl_from(bytes: &[u8], source: std::net::IpAddr) -> Option<u8> {
+/// Time to live of a TCP packet from `source` to `port`.
+fn ttl_from(bytes: &[u8], source: std::net::IpAddr, port: u16) -> Option<u8> {
     let packet = etherparse::LaxSlicedPacket::from_ethernet(bytes).ok()?;
+    match packet.transport? {
+        etherparse::TransportSlice::Tcp(tcp) if tcp.destination_port() == port => {}
+        _ => return None,
+    }
     match packet.net? {
         etherparse::LaxNetSlice::Ipv4(ip) => (source == ip.header().source_addr()).then(|| ip.header().ttl()),
         etherparse::LaxNetSlice::Ipv6(ip) => (source == ip.header().source_addr()).then(|| ip.header().hop_limit()),
