@@ -34,6 +34,10 @@ const REFERS: &[(&str, &[&str])] = &[
     ("flows6", &["backends", "services", "nodes"]),
     ("replies4", &["flows4"]),
     ("replies6", &["flows6"]),
+    ("overflow4", &["backends", "services", "nodes"]),
+    ("overflow6", &["backends", "services", "nodes"]),
+    ("overflow_replies4", &["overflow4"]),
+    ("overflow_replies6", &["overflow6"]),
 ];
 /// Where what attached programs go on with is: as long as they are the old ones, in old programs.
 const NEVER: &str = lb_common::abi::JUMPS;
@@ -171,7 +175,7 @@ mod tests {
         assert_eq!(without("frontends").len(), all.len() - 1);
         assert_eq!(
             without("nodes").into_iter().collect::<Vec<_>>(),
-            ["interfaces", "settings", "vips"]
+            ["interfaces", "pressure", "settings", "vips"]
         );
         assert!(!without("backends").contains("flows4") && !without("backends").contains("replies6"));
         assert!(without("flows4").contains("flows6") && !without("flows4").contains("replies4"));

@@ -21,10 +21,15 @@ const SAME_SINCE: &[(&str, u32, usize, usize)] = &[
     ("addresses", 3, 16, 8),
     ("vips", 3, 20, 4),
     ("sources", 4, 24, 4),
-    ("flows4", 3, 16, 32),
-    ("flows6", 3, 40, 32),
-    ("replies4", 3, 16, 44),
-    ("replies6", 3, 40, 44),
+    ("flows4", 5, 16, 32),
+    ("flows6", 5, 40, 32),
+    ("replies4", 5, 16, 48),
+    ("replies6", 5, 40, 48),
+    ("overflow4", 5, 16, 32),
+    ("overflow6", 5, 40, 32),
+    ("overflow_replies4", 5, 16, 48),
+    ("overflow_replies6", 5, 40, 48),
+    ("pressure", 5, 4, 8),
     (abi::COUNTERS, 3, 4, 16),
     (abi::SERVICE_COUNTERS, 3, 4, 40),
 ];
@@ -246,6 +251,7 @@ mod tests {
         }
         same!(SettingsTable Interfaces Frontends Services Slots Cursors Backends LocalBackends Nodes Addresses Vips Sources);
         same!(Flows4 Flows6 Replies4 Replies6);
+        same!(Overflow4 Overflow6 OverflowReplies4 OverflowReplies6 PressureTable);
         assert_eq!(listed.next().map(|row| row.3), Some(size_of::<abi::Counter>()));
         assert_eq!(listed.next().map(|row| row.3), Some(size_of::<abi::ServiceCounter>()));
         assert!(listed.next().is_none());
