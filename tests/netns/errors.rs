@@ -49,8 +49,17 @@ fn deserted<'a>(cluster: &'a Cluster, family: Family) -> (Deployed<'a>, &'a Netn
     (service, workload.netns(), target)
 }
 
+/// A socket that was closed a moment ago is still held by the processes that other tests start just now.
 fn socket(at: SocketAddr) -> UdpSocket {
-    let socket = UdpSocket::bind(at).unwrap();
+    let start = Instant::now();
+    let socket = loop {
+        match UdpSocket::bind(at) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && start.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            bound => break bound.unwrap(),
+        }
+    };
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
