@@ -9,7 +9,7 @@ use core::mem::size_of;
 use crate::address::Address;
 
 /// Version of everything in this file. Pins live under `<bpffs>/v<SCHEMA_VERSION>/`.
-pub const SCHEMA_VERSION: u32 = 5;
+pub const SCHEMA_VERSION: u32 = 6;
 
 /// Network 0: the node's own, the outside world, where published ports live.
 pub const NETWORK_NODE: u32 = 0;
@@ -523,6 +523,16 @@ pub mod capacity {
     pub const FRAGMENTS: u32 = 8_192;
 }
 
+/// What a router between two nodes has said about the way to the other one; an element of zeros: nothing.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PathMtu {
+    /// Bytes of the largest outer packet that gets through.
+    pub mtu: u32,
+    /// When it was said, in ticks.
+    pub since: u32,
+}
+
 /// A map as the agent and `lbctl` see it.
 pub trait Table {
     /// The map's name in the object and in the pin directory.
@@ -594,6 +604,8 @@ tables! {
     OverflowReplies6 = "overflow_replies6" false FlowKey6 => Reply;
     /// One element: [`Pressure`].
     PressureTable = "pressure" true u32 => Pressure;
+    /// Node id to [`PathMtu`]; written by the programs alone.
+    PathMtus = "path_mtus" true u32 => PathMtu;
 }
 
 /// What [`program::COLLECT`] is asked to remove, behind an Ethernet header and two bytes.
@@ -716,6 +728,7 @@ const _: () = {
     assert!(core::mem::offset_of!(Flow, last_seen) == 24);
     assert!(core::mem::offset_of!(Reply, kind) == 40);
     assert!(size_of::<Pressure>() == 8);
+    assert!(size_of::<PathMtu>() == 8);
     assert!(size_of::<Collect>() == 48);
     assert!(size_of::<FragmentKey>() == 40);
     assert!(size_of::<Fragment>() == 8);
@@ -752,6 +765,7 @@ mod pod {
         FragmentKey,
         Fragment,
         Pressure,
+        PathMtu,
         Collect,
         Settings,
         Counter,

@@ -76,6 +76,19 @@ impl Address {
         bytes
     }
 
+    /// Whether a packet of this family may come from here: from no group, not from all, and on the wire IPv6 has no mapped
+    /// addresses (RFC 1122 3.2.1.3, RFC 1812 5.3.7, RFC 4291 2.7, RFC 6890). Nobody could be answered there, and a filter of
+    /// IPv4 addresses must not be met by an IPv6 packet.
+    #[inline(always)]
+    pub const fn may_send(&self, v6: bool) -> bool {
+        if v6 {
+            self.words[0].to_ne_bytes()[0] != 0xff && !self.is_v4()
+        } else {
+            let first = self.words[3].to_ne_bytes()[0];
+            first != 0 && first < 224
+        }
+    }
+
     /// Whether this is a mapped IPv4 address.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {

@@ -4,7 +4,7 @@ use core::ops::Deref;
 
 use crate::abi::{
     Backend, EndpointKey, FLOW_ENDED, Flow, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, Node,
-    NodeAddress, Pressure, Reply, Service, Settings, SlotKey,
+    NodeAddress, PathMtu, Pressure, Reply, Service, Settings, SlotKey,
 };
 use crate::address::Address;
 use crate::flow::{self, Opening, Step};
@@ -142,6 +142,11 @@ pub trait Tables {
     {
         flow::step(self, env, h, opening, step)
     }
+
+    /// What the way to a node takes, if a router has said so.
+    fn path_mtu(&self, node: u32) -> Option<Self::Ref<PathMtu>>;
+    /// Notes that.
+    fn note_path_mtu(&self, node: u32, path: PathMtu);
 
     /// What the first fragment of a datagram has told.
     fn fragment(&self, key: &FragmentKey) -> Option<Self::Ref<Fragment>>;

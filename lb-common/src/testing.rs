@@ -6,10 +6,11 @@
 //! | [`frame`] | frames from plain bytes, by the RFCs, without the code under test |
 //! | [`world`], [`case`] | the small cluster in which every fixture plays, and who speaks in it |
 //! | [`fixture`] | packet in, verdict, packet and tables out; the pure executor |
-//! | [`mutate`] | fixtures' frames, damaged |
+//! | [`mutate`], [`disorder`] | fixtures' frames, damaged; their tables, in disorder |
 //! | the others | the fixtures, by topic |
 
 pub mod case;
+pub mod disorder;
 pub mod fixture;
 pub mod frame;
 pub mod mutate;
@@ -28,6 +29,7 @@ mod host;
 mod malformed;
 mod overlay;
 mod passed;
+mod path_mtu;
 mod pressure;
 mod published;
 mod refusal;
@@ -43,7 +45,7 @@ use fixture::Fixture;
 
 /// Every fixture.
 pub fn fixtures() -> Vec<Fixture> {
-    let topics: [fn() -> Vec<Fixture>; 19] = [
+    let topics: [fn() -> Vec<Fixture>; 20] = [
         answer::fixtures,
         drain::fixtures,
         errors::fixtures,
@@ -55,6 +57,7 @@ pub fn fixtures() -> Vec<Fixture> {
         malformed::fixtures,
         overlay::fixtures,
         passed::fixtures,
+        path_mtu::fixtures,
         pressure::fixtures,
         published::fixtures,
         refusal::fixtures,

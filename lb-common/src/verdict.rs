@@ -86,8 +86,9 @@ reasons! {
     PassVlan = 31 Pass "vlan" "XDP: a tagged frame of a service; tc finishes it.";
     PassInterface = 32 Pass "interface" "The interface is not in the tables.";
     PassNetwork = 33 Pass "network_reply" "Reply inside a network, translated where the client receives it.";
-    PassMalformed = 34 Pass "malformed" "Headers that are truncated or contradict themselves.";
+    PassMalformed = 34 Pass "malformed" "Headers that are truncated, contradict themselves, or name a sender that nobody is.";
     PassIcmpError = 35 Pass "icmp_error" "ICMP error about a packet of no flow. XDP leaves all of them to tc.";
+    PassPathMtu = 36 Pass "path_mtu" "ICMP error: the way to another node is narrower than the tunnel. Remembered, and left to the kernel's stack.";
 
     DropFlowTableFull = 41 Drop "flow_table_full" "No room for a new flow.";
     DropTtl = 42 Drop "ttl_exceeded" "TTL or hop limit used up.";

@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use lb_common::abi::{
     BACKEND_DRAINING, BACKEND_GONE, BACKEND_READY, Backend, EndpointKey, FLOW_CLOSED, FLOW_ENDED, FLOW_ESTABLISHED,
     FLOW_NEW, Flow, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, NAMESPACE_NODE, Node, NodeAddress,
-    Pressure, REPLY_ENDED, REPLY_VIP, Reply, Service, Settings, SlotKey, TCP,
+    PathMtu, Pressure, REPLY_ENDED, REPLY_VIP, Reply, Service, Settings, SlotKey, TCP,
 };
 use lb_common::address::Address;
 use lb_common::flow::{self, Known, Opening};
@@ -351,6 +351,12 @@ impl Tables for Actor {
     }
 
     fn note_fragment(&self, _: &FragmentKey, _: &Fragment) {}
+
+    fn path_mtu(&self, _: u32) -> Option<Value<PathMtu>> {
+        None
+    }
+
+    fn note_path_mtu(&self, _: u32, _: PathMtu) {}
 
     fn source(&self, _: u32, _: &Address) -> u32 {
         0

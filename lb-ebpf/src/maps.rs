@@ -5,7 +5,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, Progr
 use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
     Backend, Counter, EndpointKey, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Frontend, Interface, InterfaceKey,
-    Node, NodeAddress, Pressure, Reply, Service, ServiceCounter, Settings, SlotKey, SourceKey, Vip, VipKey, capacity,
+    Node, NodeAddress, PathMtu, Pressure, Reply, Service, ServiceCounter, Settings, SlotKey, SourceKey, Vip, VipKey,
+    capacity,
 };
 use lb_common::address::Address;
 use lb_common::pipeline::Work;
@@ -62,6 +63,7 @@ array! {
     cursors: Array u64, capacity::SERVICES;
     backends: Array Backend, capacity::BACKENDS;
     nodes: Array Node, capacity::NODES;
+    path_mtus: Array PathMtu, capacity::NODES;
     counters: PerCpuArray Counter, capacity::COUNTERS;
     service_counters: PerCpuArray ServiceCounter, capacity::SERVICES;
     scratch: PerCpuArray Scratch, 1;

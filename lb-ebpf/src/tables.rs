@@ -9,8 +9,8 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::{bpf_fib_lookup, bpf_ktime_get_coarse_ns};
 use lb_common::abi::{
     Backend, EndpointKey, FLOW_ENDED, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Frontend, Interface,
-    InterfaceKey, Node, NodeAddress, Pressure, REPLY_ENDED, Reply, Service, Settings, SlotKey, SourceKey, TICK_SHIFT,
-    VipKey,
+    InterfaceKey, Node, NodeAddress, PathMtu, Pressure, REPLY_ENDED, Reply, Service, Settings, SlotKey, SourceKey,
+    TICK_SHIFT, VipKey,
 };
 use lb_common::address::Address;
 use lb_common::flow::{Opening, Step};
@@ -426,6 +426,19 @@ impl Tables for Maps {
         if let Some(pressure) = maps::pressure.get_ptr_mut(0) {
             // SAFETY: as above.
             unsafe { ptr::write_volatile(&raw mut (*pressure).used, tick) }
+        }
+    }
+
+    #[inline(always)]
+    fn path_mtu(&self, node: u32) -> Option<&'static PathMtu> {
+        maps::path_mtus.get(node)
+    }
+
+    #[inline(always)]
+    fn note_path_mtu(&self, node: u32, path: PathMtu) {
+        if let Some(found) = maps::path_mtus.get_ptr_mut(node) {
+            // SAFETY: eight aligned bytes of the map, written at once.
+            unsafe { ptr::write_volatile(found.cast::<u64>(), u64::from(path.mtu) | u64::from(path.since) << 32) }
         }
     }
 

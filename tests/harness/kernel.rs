@@ -11,8 +11,8 @@ use aya::programs::{Program, TestRun as _, TestRunOptions};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
 use lb_common::abi::{
-    self, Counter, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Pressure, Reply, ServiceCounter, SourceKey, Table,
-    capacity,
+    self, Counter, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, PathMtu, Pressure, Reply, ServiceCounter,
+    SourceKey, Table, capacity,
 };
 use lb_common::address::Address;
 use lb_common::testing::fixture::{Entry, Input};
@@ -51,6 +51,8 @@ pub struct State {
     pub overflow_replies: BTreeMap<Tuple, Reply>,
     /// When tables were last full.
     pub pressure: Pressure,
+    /// Those that are not zero, by node.
+    pub path_mtus: BTreeMap<u32, PathMtu>,
     /// Those that are not zero, by service.
     pub cursors: BTreeMap<u32, u64>,
     /// Packets and bytes by reason, of all CPUs.
@@ -71,6 +73,7 @@ impl State {
             overflow: tables.overflow(),
             overflow_replies: tables.overflow_replies(),
             pressure: tables.pressed(),
+            path_mtus: tables.path_mtus.borrow().clone(),
             cursors: tables.cursors.borrow().clone(),
             counters: counters.map(|(code, c)| (code, (c.packets, c.bytes))).collect(),
             services: services
@@ -171,6 +174,7 @@ impl Kernel {
         self.hash(abi::OverflowReplies4::NAME, &replies4)?;
         self.hash(abi::OverflowReplies6::NAME, &replies6)?;
         self.array(abi::PressureTable::NAME, &BTreeMap::from([(0, tables.pressed())]), 1)?;
+        self.array(abi::PathMtus::NAME, &tables.path_mtus.borrow(), ELEMENTS)?;
         self.zero::<Counter>(abi::COUNTERS, capacity::COUNTERS)?;
         self.zero::<ServiceCounter>(abi::SERVICE_COUNTERS, ELEMENTS)
     }
@@ -219,6 +223,13 @@ impl Kernel {
         }
         let map = self.ebpf.map(abi::PressureTable::NAME).context("pressure")?;
         state.pressure = Array::<_, Pressure>::try_from(map)?.get(&0, 0)?;
+        let mtus = Array::<_, PathMtu>::try_from(self.ebpf.map(abi::PathMtus::NAME).context("path MTUs")?)?;
+        for id in 0..ELEMENTS {
+            let path = mtus.get(&id, 0)?;
+            if path != PathMtu::default() {
+                state.path_mtus.insert(id, path);
+            }
+        }
         let cursors = Array::<_, u64>::try_from(self.ebpf.map(abi::Cursors::NAME).context("cursors")?)?;
         for id in 0..ELEMENTS {
             match cursors.get(&id, 0)? {

@@ -10,6 +10,7 @@
 //! | `vip` | addresses inside networks |
 //! | `backends` | weights, drain, refusals, removal, none at all |
 //! | `errors` | ICMP errors: closed ports, narrow paths |
+//! | `path_mtu` | a narrow link between nodes |
 //! | `drain` | what a draining backend keeps, and how that ends |
 //! | `lifecycle` | the agent stops, dies, comes back, goes for good |
 //! | `faults` | live flows while the agent dies, programs, tables and cluster state change |
@@ -34,6 +35,7 @@ mod lifecycle;
 mod names;
 mod names_load;
 mod operator;
+mod path_mtu;
 mod published;
 mod scale;
 mod topology;

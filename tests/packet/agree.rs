@@ -52,9 +52,10 @@ pub(crate) fn agree(kernel: &mut Kernel, tables: &mut MemoryTables, input: &Inpu
             return Ok(output);
         }
     }
+    let counters = kernel.state()?.counters;
     ensure!(
         difference.is_empty(),
-        "{difference}\n    in {:?} {}",
+        "{difference}\n    counters {counters:?}\n    in {:?} {}",
         input.entry,
         hex(&input.frame)
     );

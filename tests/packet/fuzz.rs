@@ -1,5 +1,7 @@
-//! Damaged frames: whatever comes in, the object does what the pure pipeline does.
+//! Damaged frames and tables in disorder: whatever comes in, and whatever the tables hold, the object does what the pure
+//! pipeline does.
 
+use lb_common::testing::disorder::disorder;
 use lb_common::testing::fixture::{Entry, Input};
 use lb_common::testing::fixtures;
 use lb_common::testing::mutate::{Random, mutate};
@@ -27,10 +29,15 @@ fn damaged_frames_agree() {
     with_kernel(FLOWS as u32, |kernel, netns| {
         let mut random = Random::new(SEED);
         let all: Vec<_> = fixtures().into_iter().filter(|f| !f.world.tables.no_overflow).collect();
-        let mut done = 0_u64;
+        let (mut done, mut disordered) = (0_u64, 0_u64);
         while done < cases {
             let fixture = &all[random.below(all.len())];
-            let mut tables = fixture.world.clone().at(clock::now()).tables;
+            let now = clock::now();
+            let mut tables = fixture.world.clone().at(now).tables;
+            let whole = random.below(2) == 0;
+            if !whole {
+                disorder(&mut tables, &mut random, now);
+            }
             let undo = world::adapt(netns, &tables).expect("routes");
             kernel.fill(&tables).expect("tables");
             for _ in 0..BATCH {
@@ -51,8 +58,12 @@ fn damaged_frames_agree() {
                     continue;
                 }
                 done += 1;
+                disordered += u64::from(!whole);
                 if let Err(error) = agree(kernel, &mut tables, &input, false) {
-                    panic!("case {done} of seed {SEED:#x}, from {}: {error:#}", fixture.name);
+                    panic!(
+                        "case {done} of seed {SEED:#x}, from {}: {error:#}\n{tables:?}",
+                        fixture.name
+                    );
                 }
             }
             assert_eq!(
@@ -70,5 +81,6 @@ fn damaged_frames_agree() {
             "damaged frames on which kernel and pipeline agree",
             done,
         );
+        evidence::record("hostile-input", "of these, over tables in disorder", disordered);
     });
 }

@@ -12,7 +12,7 @@
 
 use super::deliver::{self, turn_back};
 use super::tunnel::{self, Outgoing};
-use super::{Work, host, masquerade};
+use super::{Work, host, masquerade, path_mtu};
 use crate::abi::{
     BACKEND_GONE, BACKEND_LOCAL, Backend, FLOW_FLAG_HAIRPIN, FLOW_FLAG_HOST, Flow, INTERFACE_BRIDGED,
     INTERFACE_WORKLOAD, InterfaceKey, NETWORK_NODE, REPLY_HAIRPIN, REPLY_VIP, Reply, UDP,
@@ -64,6 +64,9 @@ pub fn node<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
     let Some(tuple) = answered(packet, work, NETWORK_NODE) else {
         return PASS;
     };
+    if let Some(verdict) = path_mtu::learn(packet, tables, env, &work.headers, &work.quote.tuple) {
+        return verdict;
+    }
     // Nobody outside is a masked client.
     if masquerade::covers(tables, &tuple.source) {
         return PASS;

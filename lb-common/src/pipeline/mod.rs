@@ -15,6 +15,7 @@ mod fragments;
 pub mod host;
 mod masquerade;
 pub mod node;
+pub mod path_mtu;
 mod refusal;
 mod tunnel;
 pub mod workload;

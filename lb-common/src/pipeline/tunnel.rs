@@ -1,7 +1,7 @@
 //! Packets between nodes: into the tunnel, and out of it.
 
 use super::deliver::{self, by_route, tunnel_address, xdp_can_follow};
-use super::{Work, is_local, masquerade, published_key, refusal, unbalanced, unresolved};
+use super::{Work, is_local, masquerade, path_mtu, published_key, refusal, unbalanced, unresolved};
 use crate::abi::{BACKEND_GONE, BACKEND_LOCAL, Backend, EndpointKey, NETWORK_NODE, NODE_LOCAL, Reply, TCP};
 use crate::address::Address;
 use crate::answer::too_big;
@@ -145,7 +145,8 @@ fn find_way<P: Packet, T: Tables>(
     if h.ttl <= 1 {
         return Err(Reason::DropTtl);
     }
-    let room = (settings.tunnel_mtu as usize).saturating_sub(tunnel::overhead(v6));
+    let width = path_mtu::width(tables, env, out.node, settings.tunnel_mtu);
+    let room = width.saturating_sub(tunnel::overhead(v6));
     work.way.room = room;
     let segment = packet.segment();
     let length = if segment == 0 {

@@ -1,13 +1,14 @@
-//! Headers that are truncated or contradict themselves.
+//! Headers that are truncated, contradict themselves, or name a sender that nobody is.
 
 use std::collections::BTreeSet;
 use std::format;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::string::String;
 use std::vec;
 use std::vec::Vec;
 
 use super::fixture::{Entry, Fixture, Step};
-use super::world::{Case, NODE_IF, World};
+use super::world::{Case, NODE_IF, ROUTER, World, mac};
 use crate::verdict::Reason;
 
 const L3: usize = 14;
@@ -30,6 +31,22 @@ fn of(case: Case) -> Vec<Fixture> {
     ];
     for length in BTreeSet::from([14, 15, L3 + 11, L3 + 19, l4 - 1, l4, l4 + 1, l4 + 7]) {
         cases.push((format!("{length}_bytes"), whole[..length].to_vec()));
+    }
+    let senders: &[(&str, IpAddr)] = if case.v6 {
+        &[
+            ("group", IpAddr::V6(Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 0xb))),
+            ("mapped", IpAddr::V6(Ipv4Addr::new(198, 51, 100, 7).to_ipv6_mapped())),
+        ]
+    } else {
+        &[
+            ("group", IpAddr::V4(Ipv4Addr::new(224, 0, 0, 5))),
+            ("all", IpAddr::V4(Ipv4Addr::BROADCAST)),
+            ("nobody", IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        ]
+    };
+    for (who, ip) in senders {
+        let frame = case.first(SocketAddr::new(*ip, 40_001), case.published(1));
+        cases.push((format!("from_{who}"), frame.macs(mac(NODE_IF), ROUTER).build()));
     }
     if case.v6 {
         cases.push(("payload_beyond".into(), set(L3 + 4, &[0xff, 0xff])));

@@ -15,7 +15,7 @@ use crate::address::Address;
 use crate::verdict::{Action, Reason};
 
 /// Largest packet that fits the tunnel of a family.
-pub(super) fn room(v6: bool) -> u16 {
+pub(super) const fn room(v6: bool) -> u16 {
     1500 - if v6 { 40 + 8 + 36 } else { 20 + 8 + 36 }
 }
 

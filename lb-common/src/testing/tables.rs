@@ -8,8 +8,8 @@ use std::vec::Vec;
 
 use crate::abi::{
     Backend, Counter, EndpointKey, FLOW_ENDED, Flow, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, Node,
-    NodeAddress, Pressure, REPLY_ENDED, Reply, Service, ServiceCounter, Settings, SlotKey, SourceKey, Vip, VipKey,
-    capacity,
+    NodeAddress, PathMtu, Pressure, REPLY_ENDED, Reply, Service, ServiceCounter, Settings, SlotKey, SourceKey, Vip,
+    VipKey, capacity,
 };
 use crate::address::Address;
 use crate::tables::{FlowEntry, Insert, NextHop, Route, Table, Tables};
@@ -140,6 +140,8 @@ pub struct MemoryTables {
     overflow: RefCell<BTreeMap<Tuple, Entry>>,
     overflow_replies: RefCell<BTreeMap<Tuple, Reply>>,
     pressure: Cell<Pressure>,
+    /// `path_mtus`; an element that is not here is all zero.
+    pub path_mtus: RefCell<BTreeMap<u32, PathMtu>>,
     /// The overflow tables take nothing; the kernel's do as long as it has memory.
     pub no_overflow: bool,
     counters: RefCell<BTreeMap<u8, Counter>>,
@@ -172,6 +174,7 @@ impl Clone for MemoryTables {
             overflow: copy(self.overflow()),
             overflow_replies: self.overflow_replies.clone(),
             pressure: self.pressure.clone(),
+            path_mtus: self.path_mtus.clone(),
             no_overflow: self.no_overflow,
             counters: self.counters.clone(),
             service_counters: self.service_counters.clone(),
@@ -257,6 +260,9 @@ impl MemoryTables {
     pub fn shift(&self, ticks: u32) {
         for fragment in self.fragments.borrow_mut().values_mut() {
             fragment.seen = fragment.seen.wrapping_add(ticks);
+        }
+        for path in self.path_mtus.borrow_mut().values_mut() {
+            path.since = path.since.wrapping_add(ticks);
         }
         let Pressure { full, used } = self.pressure.get();
         let moved = |stamp: u32| if stamp == 0 { 0 } else { stamp.wrapping_add(ticks) | 1 };
@@ -440,6 +446,17 @@ impl Tables for MemoryTables {
     fn set_used(&self, tick: u32) {
         let pressure = self.pressure.get();
         self.pressure.set(Pressure { used: tick, ..pressure });
+    }
+
+    fn path_mtu(&self, node: u32) -> Option<Value<PathMtu>> {
+        let path = self.path_mtus.borrow().get(&node).copied();
+        (node < capacity::NODES).then(|| Value(path.unwrap_or_default()))
+    }
+
+    fn note_path_mtu(&self, node: u32, path: PathMtu) {
+        if node < capacity::NODES {
+            self.path_mtus.borrow_mut().insert(node, path);
+        }
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<Value<Fragment>> {

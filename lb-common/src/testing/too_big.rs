@@ -5,9 +5,9 @@ use std::vec;
 use std::vec::Vec;
 
 use super::fixture::{Entry, Fixture, Step};
-use super::frame::{ethernet, icmp_error};
+use super::frame::{Frame, ethernet, icmp_error};
 use super::published::room;
-use super::world::{Case, NODE_IF, Place, ROUTER, World, mac};
+use super::world::{Case, NODE_IF, Place, ROUTER, TUNNEL_MTU, World, mac};
 use crate::abi::NETWORK_NODE;
 use crate::verdict::Reason;
 
@@ -15,37 +15,42 @@ pub(super) fn fixtures() -> Vec<Fixture> {
     Case::ALL.into_iter().flat_map(too_big).collect()
 }
 
+/// Bytes that the tunnel adds.
+pub(super) const fn overhead(v6: bool) -> usize {
+    TUNNEL_MTU as usize - room(v6) as usize
+}
+
+/// A packet of a client's flow, `length` bytes of IP, and the answer that `room` fit.
+pub(super) fn packet(case: Case, room: usize, length: usize) -> (Vec<u8>, Vec<u8>) {
+    let frame = sized(case, length);
+    (frame.build(), answer(case, room, &frame.packet()))
+}
+
+fn sized(case: Case, length: usize) -> Frame {
+    let header = if case.v6 { 40 } else { 20 } + if case.tcp() { 20 } else { 8 };
+    case.frame(case.client(), case.published(1))
+        .payload(&vec![0x5a; length - header])
+        .macs(mac(NODE_IF), ROUTER)
+}
+
+fn answer(case: Case, room: usize, packet: &[u8]) -> Vec<u8> {
+    let quote = if case.v6 { 40 } else { 20 } + if case.tcp() { 20 } else { 8 };
+    let kind = if case.v6 { (2, 0) } else { (3, 4) };
+    let (from, to) = (case.published(1).ip(), case.client().ip());
+    let error = icmp_error(from, to, kind, room as u32, &packet[..quote]);
+    ethernet(ROUTER, mac(NODE_IF), if case.v6 { 0x86dd } else { 0x0800 }, &error)
+}
+
 fn too_big(case: Case) -> Vec<Fixture> {
     let world = || World::new().serve(case, &[Place::Node2]);
     let tuple = case.tuple(case.client(), case.published(1), NETWORK_NODE);
     let world = move || world().flow(case, tuple, Place::Node2, None);
+    let room = usize::from(room(case.v6));
     let header = if case.v6 { 40 } else { 20 } + if case.tcp() { 20 } else { 8 };
-    let fits = usize::from(room(case.v6)) - header;
-    let frame = |payload: usize| {
-        let frame = case
-            .frame(case.client(), case.published(1))
-            .payload(&vec![0x5a; payload]);
-        frame.macs(mac(NODE_IF), ROUTER)
-    };
-    let answer = |packet: &[u8]| {
-        let quote = match (case.v6, case.tcp()) {
-            (false, true) => 40,
-            (false, false) => 28,
-            (true, true) => 60,
-            (true, false) => 48,
-        };
-        let kind = if case.v6 { (2, 0) } else { (3, 4) };
-        let error = icmp_error(
-            case.published(1).ip(),
-            case.client().ip(),
-            kind,
-            room(case.v6).into(),
-            &packet[..quote],
-        );
-        ethernet(ROUTER, mac(NODE_IF), if case.v6 { 0x86dd } else { 0x0800 }, &error)
-    };
-    let big = frame(fits + 1);
-    let segments = frame(2 * fits);
+    let fits = room - header;
+    let answer = |packet: &[u8]| answer(case, room, packet);
+    let big = sized(case, room + 1);
+    let segments = sized(case, header + 2 * fits);
     let mut all = Vec::new();
     for (entry, hook) in [(Entry::XdpNode, "xdp"), (Entry::TcNode, "tc")] {
         all.push(

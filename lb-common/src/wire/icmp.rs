@@ -31,6 +31,17 @@ pub fn is_error(h: &Headers) -> bool {
     }
 }
 
+/// What the next link takes, if an error says that a packet was too big for it.
+#[inline(always)]
+pub fn next_mtu<P: Packet>(packet: &P, h: &Headers) -> Option<u32> {
+    let head = packet.load::<8>(h.l4)?;
+    match (h.tuple.v6, head[0], head[1]) {
+        (false, 3, 4) => Some(u16::from_be_bytes([head[6], head[7]]).into()),
+        (true, 2, _) => Some(u32::from_be_bytes([head[4], head[5], head[6], head[7]])),
+        _ => None,
+    }
+}
+
 /// Offset of the quoted packet's TCP or UDP header.
 #[inline(always)]
 fn quoted_l4(h: &Headers) -> usize {

@@ -96,7 +96,10 @@ pub fn ip<P: Packet>(packet: &P, l3: usize, v6: bool, headers: &mut Headers) -> 
     match if v6 { ipv6(packet, l3) } else { ipv4(packet, l3) } {
         Ok(read) => {
             *headers = read;
-            None
+            match headers.tuple.source.may_send(v6) {
+                true => None,
+                false => Some(Reason::PassMalformed),
+            }
         }
         Err(reason) => Some(reason),
     }

@@ -30,6 +30,7 @@ const REFERS: &[(&str, &[&str])] = &[
     ("local_backends", &["backends"]),
     ("backends", &["nodes"]),
     ("addresses", &["nodes"]),
+    ("path_mtus", &["nodes"]),
     ("flows4", &["backends", "services", "nodes"]),
     ("flows6", &["backends", "services", "nodes"]),
     ("replies4", &["flows4"]),

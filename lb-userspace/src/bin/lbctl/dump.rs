@@ -69,6 +69,7 @@ records! {
     Flow { backend generation service origin last_seen timeout created source_port state flags }
     Reply { frontend frontend_port client client_port network kind bound }
     Pressure { full used }
+    PathMtu { mtu since }
     Settings { tunnel_port tunnel_mtu flags tcp_syn tcp_established tcp_closing tcp_closed udp_new udp_established }
     Counter { packets bytes }
     ServiceCounter { flows packets bytes reply_packets reply_bytes }
@@ -90,7 +91,7 @@ pub(crate) fn dump(view: &View, name: &str) -> Result<List<MapEntry>, Error> {
     }
     let items = tables!(SettingsTable Interfaces Frontends Services Slots Cursors Backends LocalBackends Nodes
         Addresses Vips Sources Flows4 Flows6 Replies4 Replies6 Overflow4 Overflow6 OverflowReplies4 OverflowReplies6
-        PressureTable);
+        PressureTable PathMtus);
     Ok(List::new(Origin::Maps, items))
 }
 
