@@ -143,6 +143,7 @@ pub(crate) const PROMISES: &[Promise] = &[
                 "errors::a_backend_learns_of_a_narrow_link_behind_a_router",
                 "errors::a_client_learns_of_a_narrow_link_inside_its_network",
                 "errors::the_path_is_discovered_at_every_width_of_the_tunnel",
+                "path_mtu::the_tunnel_learns_of_a_narrow_link_between_nodes",
             ],
         )],
     },
