@@ -3,6 +3,7 @@
 use lb_tests::client::Connection;
 use lb_tests::cluster::{Cluster, Family, Spec};
 use lb_tests::evidence;
+use lb_tests::lbctl;
 use lb_tests::netns::Netns;
 
 use super::own;
@@ -51,6 +52,11 @@ fn the_tunnel_learns_of_a_narrow_link_between_nodes() {
             connection.download(BODY)
         });
         moved.unwrap_or_else(|error| panic!("{target}: {error}"));
+        // Both nodes know now; and who looks can see it.
+        for node in [0, 2] {
+            let known = lbctl::text(cluster.node(node), &["map", "dump", "path_mtus"]).unwrap();
+            assert!(known.contains(&format!("mtu={NARROW} ")), "{family:?}, node {node}:\n{known}");
+        }
         evidence::record("errors-travel", "ways over a narrow link between nodes, by family", 2);
     }
 }
