@@ -175,7 +175,7 @@ impl Load {
 pub(super) fn slowest(reports: &[(String, Report)]) -> Duration {
     let waits = reports
         .iter()
-        .map(|(_, report)| report.slowest.max(report.longest_failure));
+        .map(|(_, report)| report.slowest.max(report.longest_failure()));
     waits.max().unwrap_or_default()
 }
 
@@ -189,7 +189,7 @@ pub(super) fn summary(reports: &[(String, Report)]) -> String {
             report.slowest,
             report.repeated,
             report.failed(),
-            report.longest_failure,
+            report.longest_failure(),
         )
     });
     lines.collect::<Vec<_>>().join("\n")
