@@ -9,7 +9,7 @@ use lb_tests::swarm::{Balanced, Swarm, Task, wait_until};
 use nix::sys::signal::Signal;
 use toml::toml;
 
-use super::load::{PATIENCE, Shop, ready, slowest, summary};
+use super::load::{Load, PATIENCE, Shop, ready, slowest, summary};
 use super::{balanced, own, own_with};
 
 const ALL: [usize; 3] = [0, 1, 2];
@@ -224,17 +224,32 @@ fn an_update_while_an_agent_is_away_is_caught_up_with() {
             .unwrap_or_else(|error| panic!("{name} was cut off: {error}"));
     }
     shop.web.wait_updated().unwrap();
-    let tasks: BTreeSet<_> = shop
-        .web
-        .wait_running(3)
-        .unwrap()
-        .into_iter()
-        .map(|task| task.name)
-        .collect();
+    let tasks = shop.web.wait_running(3).unwrap();
+    let tasks: BTreeSet<_> = tasks.into_iter().map(|task| task.name).collect();
     swarm.start_agent(2).unwrap();
     // It is ready with what it knew before, until a manager's agent has told it more.
-    shop.wait_forgotten(&[2], Instant::now(), &before);
-    assert_eq!(ready(&swarm, 2, shop.web.name()), tasks);
+    let mut there = Load::default();
+    there.add("at node3", &swarm.client(0).netns().open(), shop.at(2));
+    let start = Instant::now();
+    let since = loop {
+        let ready = ready(&swarm, 2, shop.web.name());
+        if ready.as_ref().is_some_and(|ready| ready.is_disjoint(&before)) {
+            break Instant::now();
+        }
+        assert!(start.elapsed() < lb_tests::swarm::PATIENCE, "it sends to {ready:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    // From then on it has somebody who answers, and soon all who do.
+    wait_until("all new tasks are used", || {
+        let ready = ready(&swarm, 2, shop.web.name());
+        Ok(if ready.as_ref() == Some(&tasks) {
+            Ok(())
+        } else {
+            Err(format!("{ready:?}, not {tasks:?}"))
+        })
+    })
+    .unwrap();
+    there.assert_lossless_since(since);
     let all = shop.load(&ALL);
     all.assert_lossless();
     inside.assert_lossless();

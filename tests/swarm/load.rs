@@ -99,7 +99,7 @@ impl<'a> Shop<'a> {
     #[track_caller]
     pub(super) fn wait_forgotten(&self, nodes: &[usize], since: Instant, tasks: &BTreeSet<String>) {
         for node in nodes {
-            while !tasks.is_disjoint(&ready(self.swarm, *node, self.web.name())) {
+            while ready(self.swarm, *node, self.web.name()).is_none_or(|ready| !tasks.is_disjoint(&ready)) {
                 let late = since.elapsed();
                 assert!(
                     late < Duration::from_secs(1),
@@ -169,6 +169,19 @@ impl Load {
         let lost = reports.iter().any(|(_, report)| report.failed() > 0);
         assert!(!lost && slowest(&reports) < PATIENCE, "{}", summary(&reports));
     }
+
+    /// Ends it: whatever began after `since` was answered.
+    #[track_caller]
+    pub(super) fn assert_lossless_since(self, since: Instant) {
+        self.flow();
+        let reports = self.stop();
+        let lost = reports.iter().flat_map(|(_, report)| &report.failures);
+        let lost: Vec<_> = lost
+            .filter(|lost| lost.begun > since)
+            .map(|lost| format!("{:?} later: {lost}", lost.begun.duration_since(since)))
+            .collect();
+        assert!(lost.is_empty(), "{lost:#?}\n{}", summary(&reports));
+    }
 }
 
 /// The longest that anybody waited, for an answer or in vain.
@@ -195,15 +208,18 @@ pub(super) fn summary(reports: &[(String, Report)]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Tasks that take new flows according to the agent of a node; empty if it has read what it has not put into force yet.
-pub(super) fn ready(swarm: &Balanced, node: usize, service: &str) -> BTreeSet<String> {
+/// Tasks that take new flows according to the agent of a node. `None`: it has read what it has not put into force yet.
+pub(super) fn ready(swarm: &Balanced, node: usize, service: &str) -> Option<BTreeSet<String>> {
     let list = swarm.admin(node, "/v1/backends").unwrap();
+    // Asked last: what was listed above is in force, or something newer.
     let provider = swarm.admin(node, "/v1/status").unwrap()["items"][0]["provider"].clone();
     if provider["generation"] != provider["applied"] {
-        return BTreeSet::new();
+        return None;
     }
     let items = list["items"].as_array().unwrap().iter();
     let own = items.filter(|item| item["service"] == service && item["state"] == "ready");
-    own.filter_map(|item| item["task"].as_str().map(str::to_owned))
-        .collect()
+    Some(
+        own.filter_map(|item| item["task"].as_str().map(str::to_owned))
+            .collect(),
+    )
 }
