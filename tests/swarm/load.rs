@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use lb_tests::client::Connection;
 use lb_tests::swarm::{Balanced, Network, Service, Task};
-use lb_tests::traffic::{Report, Style, Traffic};
+use lb_tests::traffic::{Failure, Report, Stage, Style, Traffic};
 
 /// Longer than this nobody waits for an answer. A client whose packet is lost sends it again after 1 s.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -168,6 +169,35 @@ impl Load {
         let reports = self.stop();
         let lost = reports.iter().any(|(_, report)| report.failed() > 0);
         assert!(!lost && slowest(&reports) < PATIENCE, "{}", summary(&reports));
+    }
+
+    /// Ends it: what was lost was under way in a task while it died, and nobody waited for long. Everybody has one request
+    /// under way at a time. As long as the dying task's port is open, its kernel takes connections, which end with it; from
+    /// then on nothing is lost. Returns how many were.
+    #[track_caller]
+    pub(super) fn assert_lost_only_in(self, death: &Range<Instant>) -> usize {
+        self.flow();
+        let reports = self.stop();
+        let under_way =
+            |lost: &&Failure| lost.stage == Stage::Answer && lost.begun < death.end && death.start < lost.ended;
+        let lost = || reports.iter().flat_map(|(_, report)| &report.failures);
+        let more: Vec<_> = lost()
+            .filter(|lost| !under_way(lost))
+            .map(|lost| {
+                format!(
+                    "{:?} after its death: {lost}",
+                    lost.begun.saturating_duration_since(death.end)
+                )
+            })
+            .collect();
+        let summary = summary(&reports);
+        assert!(
+            more.is_empty(),
+            "{} lost without need: {more:#?}\n{summary}",
+            more.len()
+        );
+        assert!(slowest(&reports) < PATIENCE, "{summary}");
+        lost().count()
     }
 
     /// Ends it: whatever began after `since` was answered.
