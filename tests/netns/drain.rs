@@ -10,7 +10,6 @@ use lb_tests::cluster::{Cluster, Deployed, Family, Published, Service, Spec};
 use lb_tests::evidence;
 
 use super::backends::{connect_to_each, ways};
-use super::published::from_port;
 use super::{assert_even, shared};
 
 const PROMISE: &str = "drain";
@@ -89,7 +88,7 @@ fn a_port_that_is_used_again_leaves_a_draining_backend() {
             let ask = || {
                 client
                     .netns()
-                    .run(|| from_port(source, web.on_node(node, family))?.ask())
+                    .run(|| Connection::open_from(source, web.on_node(node, family))?.ask())
             };
             let first = ask().unwrap().backend;
             web.drain(&first).unwrap();
