@@ -108,6 +108,22 @@ impl Report {
         self.failures.iter().map(Failure::waited).max().unwrap_or_default()
     }
 
+    /// Whatever happened, nobody noticed: no request failed, none was made again, and none took so long that a packet may have
+    /// been lost. A lost SYN would be sent again after a second, and its request would succeed all the same.
+    ///
+    /// # Panics
+    /// If somebody did.
+    #[track_caller]
+    pub fn assert_unnoticed(&self) {
+        assert_eq!(self.failures, []);
+        assert_eq!(self.repeated, 0);
+        let slowest = self.slowest;
+        assert!(
+            slowest < Duration::from_millis(900),
+            "one took {slowest:?}: sent twice?"
+        );
+    }
+
     fn add(&mut self, other: Self) {
         for (backend, count) in other.answered {
             *self.answered.entry(backend).or_insert(0) += count;
