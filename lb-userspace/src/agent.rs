@@ -5,6 +5,8 @@
 
 mod carried;
 mod containers;
+#[cfg(test)]
+mod fixtures;
 mod lead;
 mod loopback;
 mod merge;

@@ -245,7 +245,7 @@ impl<'a> Story<'a> {
         let slowest = reports.iter().map(|report| report.slowest).max().unwrap_or_default();
         self.checks.requests += ok + failures.len();
         self.checks.check(failures.is_empty(), || {
-            format!("while {what}: {} failed, the first: {}", failures.len(), failures[0].1)
+            format!("while {what}: {} failed, the first: {}", failures.len(), failures[0])
         });
         rows.push(vec![
             what.to_owned(),

@@ -287,7 +287,7 @@ impl Story<'_> {
         let answered: BTreeSet<_> = reports.iter().flat_map(|report| report.answered.keys()).collect();
         self.checks.requests += requests;
         self.checks.check(failures.is_empty(), || {
-            format!("while {what}: {} failed, the first: {}", failures.len(), failures[0].1)
+            format!("while {what}: {} failed, the first: {}", failures.len(), failures[0])
         });
         rows.push(vec![
             what.to_owned(),

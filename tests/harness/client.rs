@@ -3,7 +3,7 @@
 //! Call them inside [`Netns::run`](crate::netns::Netns::run).
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::http::{Head, exchange, invalid};
 use crate::server::{checksum, pattern};
 
 /// How long one step (connect, read) may take before it counts as silence. A lost SYN is sent again after 1 s.
@@ -56,13 +57,28 @@ impl Connection {
     /// # Errors
     /// As the kernel says; [`ErrorKind::TimedOut`] after [`PATIENCE`].
     pub fn open(target: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&target, PATIENCE)?;
+        Self::prepare(TcpStream::connect_timeout(&target, PATIENCE)?)
+    }
+
+    /// As [`Connection::open`], from an address and port of one's own, which any number of connections to others may use at
+    /// a time. It ends with a RST, which leaves nothing behind that would keep the port.
+    ///
+    /// # Errors
+    /// As [`Connection::open`], and if the port is not to be had.
+    pub fn open_from(source: SocketAddr, target: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_linger(Some(Duration::ZERO))?;
+        socket.bind(&source.into())?;
+        socket.connect_timeout(&target.into(), PATIENCE)?;
+        Self::prepare(socket.into())
+    }
+
+    fn prepare(stream: TcpStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        Ok(Self {
-            stream: BufReader::new(stream),
-        })
+        Ok(stream.into())
     }
 
     /// The connection's own address.
@@ -191,95 +207,6 @@ pub fn get_local(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
     )
 }
 
-/// One request and its answer: the body, if the status is 200.
-fn exchange<S: Read + Write>(stream: &mut BufReader<S>, head: &str, body: &[u8]) -> io::Result<Vec<u8>> {
-    let mut message = head.as_bytes().to_vec();
-    message.extend_from_slice(body);
-    stream.get_mut().write_all(&message)?;
-    let Head {
-        status,
-        length,
-        chunked,
-    } = Head::read(stream)?;
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body)?;
-    if chunked {
-        read_chunks(stream, &mut body)?;
-    }
-    if status.starts_with("HTTP/1.1 200") {
-        Ok(body)
-    } else {
-        Err(invalid(format!(
-            "status {:?}: {}",
-            status.trim_end(),
-            String::from_utf8_lossy(&body).trim_end()
-        )))
-    }
-}
-
-/// What comes before the body of an answer.
-struct Head {
-    status: String,
-    /// Bytes of the body; 0 if it comes in chunks.
-    length: usize,
-    chunked: bool,
-}
-
-impl Head {
-    fn read(stream: &mut impl BufRead) -> io::Result<Self> {
-        if stream.fill_buf()?.is_empty() {
-            return Err(io::Error::new(
-                ErrorKind::BrokenPipe,
-                "the server ended the connection instead of answering",
-            ));
-        }
-        let status = read_line(stream)?;
-        let mut length = 0;
-        let mut chunked = false;
-        loop {
-            let line = read_line(stream)?;
-            let Some((name, value)) = line.split_once(": ") else {
-                break;
-            };
-            if name.eq_ignore_ascii_case("content-length") {
-                length = value
-                    .parse()
-                    .map_err(|_| invalid(format!("content-length {value:?}")))?;
-            }
-            chunked |= name.eq_ignore_ascii_case("transfer-encoding") && value.eq_ignore_ascii_case("chunked");
-        }
-        Ok(Self {
-            status,
-            length,
-            chunked,
-        })
-    }
-}
-
-/// One line of the head, or of what is between chunks, without its end.
-fn read_line(stream: &mut impl BufRead) -> io::Result<String> {
-    let mut line = String::new();
-    if stream.read_line(&mut line)? == 0 {
-        return Err(ErrorKind::UnexpectedEof.into());
-    }
-    Ok(line.trim_end().to_owned())
-}
-
-/// A body in chunks, each behind a line with its length; the last is empty.
-fn read_chunks(stream: &mut impl BufRead, body: &mut Vec<u8>) -> io::Result<()> {
-    loop {
-        let line = read_line(stream)?;
-        let length = usize::from_str_radix(&line, 16).map_err(|_| invalid(format!("chunk of length {line:?}")))?;
-        let start = body.len();
-        body.resize(start + length, 0);
-        stream.read_exact(&mut body[start..])?;
-        read_line(stream)?;
-        if length == 0 {
-            return Ok(());
-        }
-    }
-}
-
 /// `GET /` on a new connection.
 ///
 /// # Errors
@@ -375,30 +302,11 @@ pub(crate) fn any_of(target: SocketAddr) -> SocketAddr {
     }
 }
 
-fn invalid(message: impl Into<String>) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, message.into())
-}
-
 impl From<TcpStream> for Connection {
     /// A stream that was connected by other means; it keeps its timeouts.
     fn from(stream: TcpStream) -> Self {
         Self {
             stream: BufReader::new(stream),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chunks_are_put_together() {
-        let mut body = Vec::new();
-        let mut text: &[u8] = b"4\r\nabcd\r\na\r\n0123456789\r\n0\r\n\r\nrest";
-        read_chunks(&mut text, &mut body).unwrap();
-        assert_eq!((&body[..], text), (&b"abcd0123456789"[..], &b"rest"[..]));
-        assert!(read_chunks(&mut &b"4\r\nab"[..], &mut body).is_err());
-        assert!(read_chunks(&mut &b"x\r\n"[..], &mut body).is_err());
     }
 }

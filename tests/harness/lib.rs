@@ -12,6 +12,7 @@
 //! | [`scene`] | a cluster under test: what a failing test leaves behind for people to read |
 //! | [`agent`], [`lbctl`] | the processes under test |
 //! | [`server`], [`client`], [`traffic`], [`dns`] | who speaks through the load balancer |
+//! | [`answers`] | what every answer has to be |
 //! | [`flows`] | flows that must go on, whatever happens |
 //! | [`capture`] | packets of a namespace, kept as pcap files when the test failed |
 //! | [`evidence`] | figures by which a test proves a promise |
@@ -19,6 +20,7 @@
 //! | [`xdp`] | an XDP program that passes everything, for the far ends of veth pairs |
 
 pub mod agent;
+pub mod answers;
 pub mod capture;
 pub mod cleanup;
 pub mod client;
@@ -26,6 +28,7 @@ pub mod cluster;
 pub mod dns;
 pub mod evidence;
 pub mod flows;
+mod http;
 pub mod kernel;
 pub mod lbctl;
 pub mod netns;

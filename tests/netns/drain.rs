@@ -9,8 +9,7 @@ use lb_tests::client::{Connection, Udp, get, tally};
 use lb_tests::cluster::{Cluster, Deployed, Family, Published, Service, Spec};
 use lb_tests::evidence;
 
-use super::backends::{connect_to_each, ways};
-use super::published::from_port;
+use super::backends::{connect_everybody, connect_to_each, ways};
 use super::{assert_even, shared};
 
 const PROMISE: &str = "drain";
@@ -39,15 +38,7 @@ fn the_end_of_a_drain_resets_what_is_left_with_its_next_packet() {
     for family in Family::BOTH {
         let web = cluster.deploy(Spec::tcp().published().on(&[0, 1])).unwrap();
         let names = web.backends();
-        let mut kept = Vec::new();
-        for (netns, target) in ways(&cluster, &web, family) {
-            kept.extend(
-                netns
-                    .run(|| connect_to_each(target, &names))
-                    .into_iter()
-                    .map(|(name, c)| (netns, name, c)),
-            );
-        }
+        let mut kept = connect_everybody(&cluster, &web, family);
         web.drain(&names[0]).unwrap();
         for (netns, target) in ways(&cluster, &web, family) {
             let counts = netns.run(|| tally((0..6).map(|_| get(target))));
@@ -89,7 +80,7 @@ fn a_port_that_is_used_again_leaves_a_draining_backend() {
             let ask = || {
                 client
                     .netns()
-                    .run(|| from_port(source, web.on_node(node, family))?.ask())
+                    .run(|| Connection::open_from(source, web.on_node(node, family))?.ask())
             };
             let first = ask().unwrap().backend;
             web.drain(&first).unwrap();
@@ -108,11 +99,8 @@ fn where_nothing_else_is_left_draining_backends_go_on_serving() {
         let web = cluster.deploy(Spec::tcp().published().on(&[0, 1])).unwrap();
         let time = cluster.deploy(Spec::udp().published().on(&[0, 1])).unwrap();
         let names = web.backends();
-        let mut kept = Vec::new();
+        let mut kept = connect_everybody(&cluster, &web, family);
         let mut sockets = Vec::new();
-        for (netns, target) in ways(&cluster, &web, family) {
-            kept.extend(netns.run(|| connect_to_each(target, &names)));
-        }
         for (netns, target) in ways(&cluster, &time, family) {
             let socket = netns.run(|| Udp::open(target).unwrap());
             sockets.push((socket.ask(PATIENCE).unwrap().backend, socket));
@@ -126,7 +114,7 @@ fn where_nothing_else_is_left_draining_backends_go_on_serving() {
             assert_even(&counts, &names);
             evidence::record(PROMISE, "new connections where all backends drain", 6);
         }
-        for (name, connection) in &mut kept {
+        for (_, name, connection) in &mut kept {
             assert_eq!(connection.ask().unwrap().backend, *name);
         }
         for (name, socket) in &sockets {

@@ -47,14 +47,7 @@ fn stop_kill_and_restart_lose_no_request() {
         connection.ask().expect("a connection from before");
     }
     for report in traffic.map(Traffic::stop) {
-        assert_eq!(report.failures, []);
-        assert_eq!(report.repeated, 0);
-        // A lost SYN would be sent again after a second, and the request would succeed all the same.
-        assert!(
-            report.slowest < Duration::from_millis(900),
-            "one took {:?}: sent twice?",
-            report.slowest
-        );
+        report.assert_unnoticed();
     }
 }
 

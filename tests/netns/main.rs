@@ -43,12 +43,12 @@ mod transfer;
 mod vip;
 mod xdp;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 
-use lb_tests::client::{Answer, Connection, Udp};
+use lb_tests::answers::{self, assert_even};
+use lb_tests::client::Answer;
 use lb_tests::cluster::{Builder, Cluster};
 use lb_tests::netns::Netns;
 use lb_tests::require;
@@ -73,46 +73,12 @@ fn own(builder: Builder) -> Option<Scene> {
     Some(Scene::new(Arc::new(builder.start().expect("a cluster"))).expect("captures"))
 }
 
-/// Asks over a new TCP connection from inside `netns`, and sees to it that the backend sees the client itself.
+/// [`answers::ask_seen`] from inside `netns`.
 fn ask_seen(netns: &Netns, target: SocketAddr) -> io::Result<Answer> {
-    netns.run(|| {
-        let mut connection = Connection::open(target)?;
-        let own = connection.local_address()?;
-        let answer = connection.ask()?;
-        assert_eq!(
-            answer.peer, own,
-            "{} sees another client than the one that asks {target}",
-            answer.backend
-        );
-        Ok(answer)
-    })
+    netns.run(|| answers::ask_seen(target))
 }
 
-/// As [`ask_seen`], over UDP.
+/// [`answers::ask_udp_seen`] from inside `netns`.
 fn ask_udp_seen(netns: &Netns, target: SocketAddr) -> io::Result<Answer> {
-    netns.run(|| {
-        let socket = Udp::open(target)?;
-        let own = socket.local_address()?;
-        let answer = socket.ask(std::time::Duration::from_secs(2))?;
-        assert_eq!(
-            answer.peer, own,
-            "{} sees another client than the one that asks {target}",
-            answer.backend
-        );
-        Ok(answer)
-    })
-}
-
-/// Every backend answered, as often as every other, give or take one.
-#[track_caller]
-fn assert_even(counts: &BTreeMap<String, usize>, backends: &[String]) {
-    let mut expected = backends.to_vec();
-    expected.sort();
-    assert_eq!(
-        counts.keys().cloned().collect::<Vec<_>>(),
-        expected,
-        "who answered: {counts:?}"
-    );
-    let (min, max) = (counts.values().min().unwrap(), counts.values().max().unwrap());
-    assert!(max - min <= 1, "not even: {counts:?}");
+    netns.run(|| answers::ask_udp_seen(target))
 }

@@ -1,13 +1,12 @@
 //! Published ports: answered on every node, evenly, and the backend sees the client.
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use lb_tests::client::{Connection, get, tally};
 use lb_tests::cluster::{Cluster, Family, Spec};
 use lb_tests::traffic::{Style, Traffic};
-use socket2::{Domain, Socket, Type};
 
 use super::{ask_seen, ask_udp_seen, assert_even, shared};
 
@@ -117,18 +116,6 @@ fn a_backend_reaches_its_own_published_port() {
     }
 }
 
-/// A connection from one port of the client's, which any number of connections may use at a time.
-pub(super) fn from_port(source: SocketAddr, target: SocketAddr) -> std::io::Result<Connection> {
-    let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    // Closed with a RST, which leaves nothing behind that would keep the port.
-    socket.set_linger(Some(Duration::ZERO))?;
-    socket.bind(&source.into())?;
-    socket.connect_timeout(&target.into(), Duration::from_secs(3))?;
-    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
-    Ok(TcpStream::from(socket).into())
-}
-
 #[test]
 fn one_client_port_to_several_nodes_at_a_time() {
     // All lead to one backend, where their tuples would be one and the same.
@@ -140,8 +127,9 @@ fn one_client_port_to_several_nodes_at_a_time() {
         let source = SocketAddr::new(client.address(family), 45_000);
         client.netns().run(|| {
             let targets = web.on_every_node(family);
-            let open =
-                |target: &SocketAddr| from_port(source, *target).unwrap_or_else(|error| panic!("{target}: {error}"));
+            let open = |target: &SocketAddr| {
+                Connection::open_from(source, *target).unwrap_or_else(|error| panic!("{target}: {error}"))
+            };
             let mut connections: Vec<_> = targets.iter().map(open).collect();
             let peers: BTreeSet<_> = connections
                 .iter_mut()
@@ -169,7 +157,7 @@ fn a_port_that_is_used_again_at_once_makes_a_new_connection() {
             let start = Instant::now();
             client.netns().run(|| {
                 for round in 0..6 {
-                    let answer = from_port(source, target).and_then(|mut connection| connection.ask());
+                    let answer = Connection::open_from(source, target).and_then(|mut connection| connection.ask());
                     let answer = answer.unwrap_or_else(|error| panic!("{target}, round {round}: {error}"));
                     assert_eq!(answer.peer, source);
                 }

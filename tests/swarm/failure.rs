@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use lb_tests::client::get;
@@ -9,17 +10,24 @@ use lb_tests::swarm::{Balanced, Swarm, Task, wait_until};
 use nix::sys::signal::Signal;
 use toml::toml;
 
-use super::load::{PATIENCE, Shop, ready, slowest, summary};
+use super::load::{Load, PATIENCE, Shop, ready};
 use super::{balanced, own, own_with};
 
 const ALL: [usize; 3] = [0, 1, 2];
 
-/// `kill -9` of a task's first process.
-fn kill_process(swarm: &Swarm, task: &Task) {
-    let pid = task.inspect(swarm).unwrap()["State"]["Pid"].as_u64().unwrap();
-    let node = swarm.node(task.node.unwrap());
-    let signalled = node.on_machine(|machine| machine.signal(u32::try_from(pid).unwrap(), Signal::SIGKILL));
-    signalled.unwrap().unwrap();
+/// Kills a task's first process, by `docker kill` or else by its node's kernel. Returns from when to when it died.
+fn kill(swarm: &Swarm, task: &Task, way: &str) -> Range<Instant> {
+    let process = task.process(swarm).unwrap();
+    std::thread::scope(|scope| {
+        // Docker says that it is done a while after that.
+        let end = scope.spawn(|| process.wait_dead().unwrap());
+        let start = Instant::now();
+        match way {
+            "docker kill" => task.kill(swarm).unwrap(),
+            _ => process.signal(swarm, Signal::SIGKILL).unwrap(),
+        }
+        start..end.join().unwrap()
+    })
 }
 
 #[test]
@@ -31,17 +39,13 @@ fn a_task_that_is_killed_costs_the_requests_in_it() {
         let killed = &tasks[0];
         let load = shop.load(&ALL);
         let held = shop.hold(&ALL, &tasks);
-        std::thread::scope(|scope| {
+        let death = std::thread::scope(|scope| {
             let busy = held.into_iter().map(|(name, mut connection)| {
                 let request = move || (connection.get("/slow/4000").is_ok(), Instant::now());
                 (name, scope.spawn(request))
             });
             let busy: Vec<_> = busy.collect();
-            match way {
-                "docker kill" => killed.kill(&swarm).unwrap(),
-                _ => kill_process(&swarm, killed),
-            }
-            let death = Instant::now();
+            let death = kill(&swarm, killed, way);
             let since = wait_until("the Swarm knows that it is dead", || {
                 let since = Instant::now();
                 let tasks = shop.web.tasks()?;
@@ -50,23 +54,23 @@ fn a_task_that_is_killed_costs_the_requests_in_it() {
             })
             .unwrap();
             shop.wait_forgotten(&ALL, since, &BTreeSet::from([killed.name.clone()]));
-            // From now on nobody meets it.
-            let after = shop.load(&ALL);
             for (name, busy) in busy {
                 let (answered, end) = busy.join().unwrap();
                 assert_eq!(answered, name != killed.name, "{way}: a request in {name}");
-                let waited = end.duration_since(death);
+                let waited = end.saturating_duration_since(death.end);
                 assert!(
                     answered || waited < PATIENCE,
                     "{way}: a request in {name} hung for {waited:?}"
                 );
             }
             swarm.wait_serving(&shop.web, 3).unwrap();
-            after.assert_lossless();
+            death
         });
-        // Until its end was known, it refused who was sent there.
-        let reports = load.stop();
-        assert!(slowest(&reports) < PATIENCE, "{way}:\n{}", summary(&reports));
+        let lost = load.assert_lost_only_in(&death);
+        eprintln!(
+            "{way}: {lost} requests lost, it died within {:?}",
+            death.end - death.start
+        );
     }
 }
 
@@ -105,22 +109,19 @@ fn everybody_leaves_a_dead_task_before_the_swarm_says_that_it_is_dead() {
     for node in [2, 1, 0] {
         let killed = tasks.iter().find(|task| task.node == Some(node)).unwrap();
         let load = shop.load(&ALL);
-        std::thread::scope(|scope| {
+        let death = std::thread::scope(|scope| {
             let swarm: &Balanced = &swarm;
             let watchers = ALL.map(|node| (node, scope.spawn(move || watch(swarm, node, &killed.name))));
-            kill_process(swarm, killed);
+            let death = kill(swarm, killed, "kill -9");
             for (node, watcher) in watchers {
                 let seen = watcher.join().unwrap();
                 eprintln!("node {node}: {} of node {:?}: {seen:?}", killed.name, killed.node);
                 told[node] += usize::from(seen.iter().any(|(state, _)| state == "draining"));
             }
+            death
         });
-        load.flow();
-        let reports = load.stop();
-        let new = reports.iter().filter(|(place, _)| place.ends_with("new"));
-        let refused: usize = new.map(|(_, report)| report.failed()).sum();
-        eprintln!("{refused} new connections refused\n{}", summary(&reports));
-        assert!(slowest(&reports) < PATIENCE, "{}", summary(&reports));
+        let lost = load.assert_lost_only_in(&death);
+        eprintln!("{lost} requests lost, it died within {:?}", death.end - death.start);
     }
     // A list that the managers' agents read at the very moment may be first, once.
     assert!(told.iter().all(|told| *told >= 2), "{told:?}");
@@ -224,17 +225,32 @@ fn an_update_while_an_agent_is_away_is_caught_up_with() {
             .unwrap_or_else(|error| panic!("{name} was cut off: {error}"));
     }
     shop.web.wait_updated().unwrap();
-    let tasks: BTreeSet<_> = shop
-        .web
-        .wait_running(3)
-        .unwrap()
-        .into_iter()
-        .map(|task| task.name)
-        .collect();
+    let tasks = shop.web.wait_running(3).unwrap();
+    let tasks: BTreeSet<_> = tasks.into_iter().map(|task| task.name).collect();
     swarm.start_agent(2).unwrap();
     // It is ready with what it knew before, until a manager's agent has told it more.
-    shop.wait_forgotten(&[2], Instant::now(), &before);
-    assert_eq!(ready(&swarm, 2, shop.web.name()), tasks);
+    let mut there = Load::default();
+    there.add("at node3", &swarm.client(0).netns().open(), shop.at(2));
+    let start = Instant::now();
+    let since = loop {
+        let ready = ready(&swarm, 2, shop.web.name());
+        if ready.as_ref().is_some_and(|ready| ready.is_disjoint(&before)) {
+            break Instant::now();
+        }
+        assert!(start.elapsed() < lb_tests::swarm::PATIENCE, "it sends to {ready:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    // From then on it has somebody who answers, and soon all who do.
+    wait_until("all new tasks are used", || {
+        let ready = ready(&swarm, 2, shop.web.name());
+        Ok(if ready.as_ref() == Some(&tasks) {
+            Ok(())
+        } else {
+            Err(format!("{ready:?}, not {tasks:?}"))
+        })
+    })
+    .unwrap();
+    there.assert_lossless_since(since);
     let all = shop.load(&ALL);
     all.assert_lossless();
     inside.assert_lossless();

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use lb_tests::client::Connection;
 use lb_tests::swarm::{Balanced, Network, Service, Task};
-use lb_tests::traffic::{Report, Style, Traffic};
+use lb_tests::traffic::{Failure, Report, Stage, Style, Traffic};
 
 /// Longer than this nobody waits for an answer. A client whose packet is lost sends it again after 1 s.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -99,7 +100,7 @@ impl<'a> Shop<'a> {
     #[track_caller]
     pub(super) fn wait_forgotten(&self, nodes: &[usize], since: Instant, tasks: &BTreeSet<String>) {
         for node in nodes {
-            while !tasks.is_disjoint(&ready(self.swarm, *node, self.web.name())) {
+            while ready(self.swarm, *node, self.web.name()).is_none_or(|ready| !tasks.is_disjoint(&ready)) {
                 let late = since.elapsed();
                 assert!(
                     late < Duration::from_secs(1),
@@ -169,13 +170,55 @@ impl Load {
         let lost = reports.iter().any(|(_, report)| report.failed() > 0);
         assert!(!lost && slowest(&reports) < PATIENCE, "{}", summary(&reports));
     }
+
+    /// Ends it: what was lost was under way in a task while it died, and nobody waited for long. Everybody has one request
+    /// under way at a time. As long as the dying task's port is open, its kernel takes connections, which end with it; from
+    /// then on nothing is lost. Returns how many were.
+    #[track_caller]
+    pub(super) fn assert_lost_only_in(self, death: &Range<Instant>) -> usize {
+        self.flow();
+        let reports = self.stop();
+        let under_way =
+            |lost: &&Failure| lost.stage == Stage::Answer && lost.begun < death.end && death.start < lost.ended;
+        let lost = || reports.iter().flat_map(|(_, report)| &report.failures);
+        let more: Vec<_> = lost()
+            .filter(|lost| !under_way(lost))
+            .map(|lost| {
+                format!(
+                    "{:?} after its death: {lost}",
+                    lost.begun.saturating_duration_since(death.end)
+                )
+            })
+            .collect();
+        let summary = summary(&reports);
+        assert!(
+            more.is_empty(),
+            "{} lost without need: {more:#?}\n{summary}",
+            more.len()
+        );
+        assert!(slowest(&reports) < PATIENCE, "{summary}");
+        lost().count()
+    }
+
+    /// Ends it: whatever began after `since` was answered.
+    #[track_caller]
+    pub(super) fn assert_lossless_since(self, since: Instant) {
+        self.flow();
+        let reports = self.stop();
+        let lost = reports.iter().flat_map(|(_, report)| &report.failures);
+        let lost: Vec<_> = lost
+            .filter(|lost| lost.begun > since)
+            .map(|lost| format!("{:?} later: {lost}", lost.begun.duration_since(since)))
+            .collect();
+        assert!(lost.is_empty(), "{lost:#?}\n{}", summary(&reports));
+    }
 }
 
 /// The longest that anybody waited, for an answer or in vain.
 pub(super) fn slowest(reports: &[(String, Report)]) -> Duration {
     let waits = reports
         .iter()
-        .map(|(_, report)| report.slowest.max(report.longest_failure));
+        .map(|(_, report)| report.slowest.max(report.longest_failure()));
     waits.max().unwrap_or_default()
 }
 
@@ -189,21 +232,24 @@ pub(super) fn summary(reports: &[(String, Report)]) -> String {
             report.slowest,
             report.repeated,
             report.failed(),
-            report.longest_failure,
+            report.longest_failure(),
         )
     });
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Tasks that take new flows according to the agent of a node; empty if it has read what it has not put into force yet.
-pub(super) fn ready(swarm: &Balanced, node: usize, service: &str) -> BTreeSet<String> {
+/// Tasks that take new flows according to the agent of a node. `None`: it has read what it has not put into force yet.
+pub(super) fn ready(swarm: &Balanced, node: usize, service: &str) -> Option<BTreeSet<String>> {
     let list = swarm.admin(node, "/v1/backends").unwrap();
+    // Asked last: what was listed above is in force, or something newer.
     let provider = swarm.admin(node, "/v1/status").unwrap()["items"][0]["provider"].clone();
     if provider["generation"] != provider["applied"] {
-        return BTreeSet::new();
+        return None;
     }
     let items = list["items"].as_array().unwrap().iter();
     let own = items.filter(|item| item["service"] == service && item["state"] == "ready");
-    own.filter_map(|item| item["task"].as_str().map(str::to_owned))
-        .collect()
+    Some(
+        own.filter_map(|item| item["task"].as_str().map(str::to_owned))
+            .collect(),
+    )
 }

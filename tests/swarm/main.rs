@@ -36,12 +36,11 @@ mod update;
 mod vip;
 
 use std::io;
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
 
-use lb_tests::client::{Answer, Connection, Udp, tally};
+use lb_tests::answers::{self, ask_seen, ask_udp_seen};
+use lb_tests::client::{Answer, tally};
 use lb_tests::require;
 use lb_tests::swarm::{Balanced, Builder, Swarm, Task};
 
@@ -112,39 +111,9 @@ impl Drop for Scene {
     }
 }
 
-/// Asks over a new TCP connection, and sees to it that the task sees the caller's own address and port.
-fn ask_seen(target: SocketAddr) -> io::Result<Answer> {
-    let mut connection = Connection::open(target)?;
-    let own = connection.local_address()?;
-    let answer = connection.ask()?;
-    assert_eq!(
-        answer.peer, own,
-        "{} sees another client than the one that asks {target}",
-        answer.backend
-    );
-    Ok(answer)
-}
-
-/// As [`ask_seen`], over UDP.
-fn ask_udp_seen(target: SocketAddr) -> io::Result<Answer> {
-    let socket = Udp::open(target)?;
-    let own = socket.local_address()?;
-    let answer = socket.ask(Duration::from_secs(2))?;
-    assert_eq!(
-        answer.peer, own,
-        "{} sees another client than the one that asks {target}",
-        answer.backend
-    );
-    Ok(answer)
-}
-
 /// Every task answered, as often as every other, give or take one, and no request failed.
 #[track_caller]
 fn assert_even(answers: Vec<io::Result<Answer>>, tasks: &[Task]) {
-    let counts = tally(answers);
-    let mut names: Vec<_> = tasks.iter().map(|task| &task.name).collect();
-    names.sort();
-    assert_eq!(counts.keys().collect::<Vec<_>>(), names, "who answered: {counts:?}");
-    let (min, max) = (counts.values().min().unwrap(), counts.values().max().unwrap());
-    assert!(max - min <= 1, "not even: {counts:?}");
+    let names: Vec<_> = tasks.iter().map(|task| task.name.clone()).collect();
+    answers::assert_even(&tally(answers), &names);
 }

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use lb_tests::client::{Answer, Connection, ask_udp, get, tally};
 use lb_tests::swarm::{Service, Swarm};
-use socket2::{Domain, Socket, Type};
 
 use super::{ask_seen, ask_udp_seen, assert_even, balanced};
 
@@ -115,7 +114,9 @@ fn one_client_port_may_speak_to_several_published_ports_and_nodes_at_a_time() {
     let targets = [at(&swarm, first), at(&swarm, first + 1)].concat();
     let start = Instant::now();
     client.netns().run(|| {
-        let open = |target: &SocketAddr| from_port(source, *target).unwrap_or_else(|error| panic!("{target}: {error}"));
+        let open = |target: &SocketAddr| {
+            Connection::open_from(source, *target).unwrap_or_else(|error| panic!("{target}: {error}"))
+        };
         let mut connections: Vec<_> = targets.iter().map(open).collect();
         let peers: BTreeSet<_> = connections
             .iter_mut()
@@ -129,18 +130,6 @@ fn one_client_port_may_speak_to_several_published_ports_and_nodes_at_a_time() {
         "took {:?}",
         start.elapsed()
     );
-}
-
-/// A connection from one port of the client's, which any number of connections may use at a time.
-fn from_port(source: SocketAddr, target: SocketAddr) -> io::Result<Connection> {
-    let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    // Closed with a RST, which leaves nothing behind that would keep the port.
-    socket.set_linger(Some(Duration::ZERO))?;
-    socket.bind(&source.into())?;
-    socket.connect_timeout(&target.into(), Duration::from_secs(3))?;
-    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
-    Ok(TcpStream::from(socket).into())
 }
 
 #[test]

@@ -29,23 +29,13 @@ pub(super) fn hold(snapshot: &Snapshot, node: &str, carried: &Carried) -> Option
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
-    use crate::model::snapshot::{BackendState, EndpointMode, Network};
+    use crate::agent::fixtures::{backend, web};
+    use crate::model::snapshot::Network;
 
     #[test]
     fn new_backends_wait_until_their_overlay_knows_the_way() {
-        let backend = |host: u8, node: &str| Backend {
-            name: format!("web.{host}"),
-            aliases: Vec::new(),
-            node: node.into(),
-            addresses: vec![IpAddr::from([10, 0, 1, host])],
-            port: None,
-            state: BackendState::Ready,
-            weight: 1,
-            pending: false,
-        };
+        let backend = |host: u8, node: &str| backend(&format!("web.{host}"), node, &format!("10.0.1.{host}"));
         let network = Network {
             name: "shop".into(),
             id: 4097,
@@ -54,22 +44,9 @@ mod tests {
             overlay: true,
             ingress: false,
         };
-        let service = Service {
-            name: "web".into(),
-            network: "shop".into(),
-            mode: EndpointMode::Vip,
-            vips: Vec::new(),
-            aliases: Vec::new(),
-            ports: Vec::new(),
-            any_port: true,
-            sources: Default::default(),
-            tcp_timeout: None,
-            udp_timeout: None,
-            backends: vec![backend(5, "n1"), backend(6, "n2"), backend(7, "n3")],
-        };
         let snapshot = Snapshot {
             networks: vec![network],
-            services: vec![service].into(),
+            services: vec![web("shop", vec![backend(5, "n1"), backend(6, "n2"), backend(7, "n3")])].into(),
             ..Snapshot::default()
         };
         let names = |held: &Snapshot| {

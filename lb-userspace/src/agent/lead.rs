@@ -102,34 +102,13 @@ pub(super) fn is_ready(backend: &Backend) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::snapshot::EndpointMode;
+    use crate::agent::fixtures::{backend, web};
 
     fn snapshot(backends: &[(&str, u8)]) -> Arc<Snapshot> {
-        let backend = |(node, last): &(&str, u8)| Backend {
-            name: format!("web.{last}"),
-            node: (*node).into(),
-            addresses: vec![[10, 1, 0, *last].into()],
-            port: None,
-            state: BackendState::Ready,
-            weight: 1,
-            pending: false,
-            aliases: Vec::new(),
-        };
-        let service = Service {
-            name: "web".into(),
-            network: "shop".into(),
-            mode: EndpointMode::Vip,
-            vips: Vec::new(),
-            aliases: Vec::new(),
-            ports: Vec::new(),
-            any_port: false,
-            sources: Default::default(),
-            tcp_timeout: None,
-            udp_timeout: None,
-            backends: backends.iter().map(backend).collect(),
-        };
+        let backends = backends.iter();
+        let backends = backends.map(|(node, last)| backend(&format!("web.{last}"), node, &format!("10.1.0.{last}")));
         Arc::new(Snapshot {
-            services: vec![service].into(),
+            services: vec![web("shop", backends.collect())].into(),
             ..Snapshot::default()
         })
     }

@@ -26,6 +26,7 @@ mod hierarchy;
 mod image;
 mod machine;
 mod network;
+mod process;
 mod service;
 mod task;
 
@@ -54,6 +55,7 @@ pub use image::{IMAGE, libraries_of};
 
 pub use machine::Machine;
 pub use network::Network;
+pub use process::Process;
 pub use service::Service;
 pub use task::Task;
 

@@ -1,11 +1,8 @@
 //! What reports make of the cluster state.
 
 use super::*;
-use crate::model::snapshot::{Backend, EndpointMode, Network, Node, Service};
-
-pub(crate) fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
+use crate::agent::fixtures::{backend, ip, web};
+use crate::model::snapshot::{Network, Node};
 
 /// Two nodes; a task `a` on n1 and `b` on n2, which are published.
 pub(crate) fn snapshot() -> Snapshot {
@@ -14,29 +11,8 @@ pub(crate) fn snapshot() -> Snapshot {
         id: Some(format!("id-{name}")),
         addresses: vec![ip(address)],
     };
-    let backend = |task: &str, node: &str, address: &str| Backend {
-        name: format!("web.1.{task}"),
-        node: node.into(),
-        addresses: vec![ip(address)],
-        port: None,
-        state: BackendState::Ready,
-        weight: 1,
-        pending: false,
-        aliases: Vec::new(),
-    };
-    let service = Service {
-        name: "web".into(),
-        network: "ingress".into(),
-        mode: EndpointMode::Vip,
-        vips: Vec::new(),
-        aliases: Vec::new(),
-        ports: Vec::new(),
-        any_port: false,
-        tcp_timeout: None,
-        udp_timeout: None,
-        sources: Default::default(),
-        backends: vec![backend("a", "n1", "10.0.0.5"), backend("b", "n2", "10.0.0.6")],
-    };
+    let backend = |task: &str, node: &str, address: &str| backend(&format!("web.1.{task}"), node, address);
+    let backends = vec![backend("a", "n1", "10.0.0.5"), backend("b", "n2", "10.0.0.6")];
     Snapshot {
         nodes: vec![node("n1", "192.0.2.1"), node("n2", "192.0.2.2")],
         networks: vec![Network {
@@ -47,7 +23,7 @@ pub(crate) fn snapshot() -> Snapshot {
             overlay: true,
             ingress: true,
         }],
-        services: vec![service].into(),
+        services: vec![web("ingress", backends)].into(),
         ..Snapshot::default()
     }
 }

@@ -1,10 +1,7 @@
 use super::*;
+use crate::agent::fixtures::{backend, ip, web};
 use crate::config::{InterfaceGlob, Workload};
 use crate::model::snapshot;
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().expect("address")
-}
 
 fn link(ifindex: u32, name: &str, kind: Option<&str>) -> Link {
     Link {
@@ -27,16 +24,7 @@ fn snapshot() -> Snapshot {
         id: None,
         addresses: addresses.iter().map(|a| ip(a)).collect(),
     };
-    let backend = |node: &str, address: &str| snapshot::Backend {
-        name: format!("web.{node}"),
-        node: node.into(),
-        addresses: vec![ip(address)],
-        port: None,
-        state: snapshot::BackendState::Ready,
-        weight: 1,
-        pending: false,
-        aliases: Vec::new(),
-    };
+    let backend = |node: &str, address: &str| backend(&format!("web.{node}"), node, address);
     Snapshot {
         generation: 1,
         nodes: vec![
@@ -51,20 +39,7 @@ fn snapshot() -> Snapshot {
             overlay: false,
             ingress: false,
         }],
-        services: vec![Service {
-            name: "web".into(),
-            network: "app".into(),
-            mode: snapshot::EndpointMode::Vip,
-            vips: Vec::new(),
-            aliases: Vec::new(),
-            ports: Vec::new(),
-            any_port: false,
-            sources: Default::default(),
-            tcp_timeout: None,
-            udp_timeout: None,
-            backends: vec![backend("n1", "10.9.0.2"), backend("n2", "10.9.0.3")],
-        }]
-        .into(),
+        services: vec![web("app", vec![backend("n1", "10.9.0.2"), backend("n2", "10.9.0.3")])].into(),
     }
 }
 
