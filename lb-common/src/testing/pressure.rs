@@ -11,7 +11,10 @@ use super::world::{
     Case, NETWORK, NODE_IF, NOW, Place, ROUTED_IF, ROUTER, SWITCHED_IF, TUNNEL_PORT, World, mac, node_mac, reply_of,
     workload_mac,
 };
-use crate::abi::{FLOW_ESTABLISHED, FLOW_FLAG_OVERFLOW, FLOW_NEW, Flow, NETWORK_NODE, Pressure};
+use crate::abi::{
+    FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_FLAG_ANSWERED, FLOW_FLAG_FIN_BACKEND, FLOW_FLAG_OVERFLOW, FLOW_NEW, Flow,
+    NETWORK_NODE, Pressure,
+};
 use crate::select::{Selection, by_hash};
 use crate::tuple::Tuple;
 use crate::verdict::{Action, Reason};
@@ -23,6 +26,7 @@ pub(super) fn fixtures() -> Vec<Fixture> {
     all.extend(Case::ALL.into_iter().flat_map(settling));
     all.extend(Case::ALL.map(from_another_node));
     all.extend(Case::TCP.into_iter().flat_map(displaced));
+    all.extend(Case::TCP.map(closing));
     all
 }
 
@@ -279,6 +283,32 @@ fn settling(case: Case) -> Vec<Fixture> {
         )
         .step(answer(case, place)),
     ]
+}
+
+/// A connection that its backend has closed: in the table itself it would not be known that it has.
+fn closing(case: Case) -> Fixture {
+    let tuple = tuple(case);
+    let flags = FLOW_FLAG_OVERFLOW | FLOW_FLAG_ANSWERED | FLOW_FLAG_FIN_BACKEND;
+    let world = overflowed(pressed(case), case, Place::Switched, FLOW_CLOSING);
+    let flow = Flow {
+        flags,
+        ..world.tables.overflow()[&tuple]
+    };
+    world.tables.put_overflow(tuple, flow);
+    world.tables.press(Pressure {
+        full: (NOW - 500) | 1,
+        used: (NOW - 50) | 1,
+    });
+    Fixture::new(
+        format!("pressure_closing_{}", case.name()),
+        "a connection that one side has closed stays in the overflow table, and what is known of it",
+        world,
+    )
+    .step(to(case, &next(case), Place::Switched).then(move |tables| {
+        assert!(!tables.flows().contains_key(&tuple));
+        let flow = tables.overflow()[&tuple];
+        assert_eq!((flow.state, flow.flags), (FLOW_CLOSING, flags));
+    }))
 }
 
 /// A flow of another node's client.
