@@ -26,6 +26,7 @@ mod gateway;
 mod hairpin;
 mod host;
 mod malformed;
+mod onset;
 mod overlay;
 mod passed;
 mod pressure;
@@ -43,7 +44,7 @@ use fixture::Fixture;
 
 /// Every fixture.
 pub fn fixtures() -> Vec<Fixture> {
-    let topics: [fn() -> Vec<Fixture>; 19] = [
+    let topics: [fn() -> Vec<Fixture>; 20] = [
         answer::fixtures,
         drain::fixtures,
         errors::fixtures,
@@ -53,6 +54,7 @@ pub fn fixtures() -> Vec<Fixture> {
         hairpin::fixtures,
         host::fixtures,
         malformed::fixtures,
+        onset::fixtures,
         overlay::fixtures,
         passed::fixtures,
         pressure::fixtures,

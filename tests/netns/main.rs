@@ -14,6 +14,7 @@
 //! | `lifecycle` | the agent stops, dies, comes back, goes for good |
 //! | `faults` | live flows while the agent dies, programs, tables and cluster state change |
 //! | `flood` | forged SYNs and datagrams that fill the flow tables |
+//! | `pressure` | tables that fill with what honest clients leave behind |
 //! | `transfer` | large bodies, segment sizes, TTL |
 //! | `names`, `names_load` | DNS; the same under load |
 //! | `cluster_file` | reload, automatic ports, invalid documents |
@@ -34,6 +35,7 @@ mod lifecycle;
 mod names;
 mod names_load;
 mod operator;
+mod pressure;
 mod published;
 mod scale;
 mod topology;

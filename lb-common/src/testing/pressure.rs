@@ -19,7 +19,7 @@ use crate::select::{Selection, by_hash};
 use crate::tuple::Tuple;
 use crate::verdict::{Action, Reason};
 
-const PLACES: [Place; 2] = [Place::Here, Place::Switched];
+pub(super) const PLACES: [Place; 2] = [Place::Here, Place::Switched];
 
 pub(super) fn fixtures() -> Vec<Fixture> {
     let mut all: Vec<Fixture> = Case::ALL.into_iter().flat_map(overflow).collect();
@@ -31,12 +31,12 @@ pub(super) fn fixtures() -> Vec<Fixture> {
 }
 
 /// The client's tuple.
-fn tuple(case: Case) -> Tuple {
+pub(super) fn tuple(case: Case) -> Tuple {
     case.tuple(case.client(), case.published(1), NETWORK_NODE)
 }
 
 /// Both backends on this node, and tables that were full a moment ago.
-fn pressed(case: Case) -> World {
+pub(super) fn pressed(case: Case) -> World {
     let world = World::new().serve(case, &PLACES);
     world.tables.press(Pressure {
         full: (NOW - 100) | 1,
@@ -46,7 +46,7 @@ fn pressed(case: Case) -> World {
 }
 
 /// The backend that the tuple's hash has among [`PLACES`].
-fn hashed(case: Case, tuple: &Tuple) -> Place {
+pub(super) fn hashed(case: Case, tuple: &Tuple) -> Place {
     let tables = World::new().serve(case, &PLACES).tables;
     let Selection::Backend(id) = by_hash(&tables, case.published_service(), tuple.hash(), 0) else {
         panic!("there are backends");
@@ -58,7 +58,7 @@ fn hashed(case: Case, tuple: &Tuple) -> Place {
 }
 
 /// A packet of the client, delivered to a backend on this node.
-fn to(case: Case, frame: &Frame, place: Place) -> Step {
+pub(super) fn to(case: Case, frame: &Frame, place: Place) -> Step {
     let (action, ifindex) = match place {
         Place::Here => (Action::RedirectPeer, ROUTED_IF),
         _ => (Action::Redirect, SWITCHED_IF),
@@ -69,7 +69,7 @@ fn to(case: Case, frame: &Frame, place: Place) -> Step {
 }
 
 /// A packet of the backend, sent to the client.
-fn answer(case: Case, place: Place) -> Step {
+pub(super) fn answer(case: Case, place: Place) -> Step {
     let ifindex = if place == Place::Here { ROUTED_IF } else { SWITCHED_IF };
     let frame = case
         .frame(case.backend(place), case.client())
@@ -84,12 +84,12 @@ fn answer(case: Case, place: Place) -> Step {
 }
 
 /// What a client sends after the first packet.
-fn next(case: Case) -> Frame {
+pub(super) fn next(case: Case) -> Frame {
     case.frame(case.client(), case.published(1)).macs(mac(NODE_IF), ROUTER)
 }
 
 /// The way back from a backend to the flow.
-fn back(case: Case, place: Place) -> Tuple {
+pub(super) fn back(case: Case, place: Place) -> Tuple {
     case.tuple(case.backend(place), case.client(), NETWORK)
 }
 
@@ -99,7 +99,7 @@ fn fill(world: World, case: Case, flows: bool) -> World {
 }
 
 /// Fills it but for some entries.
-fn fill_but(world: World, case: Case, flows: bool, but: usize) -> World {
+pub(super) fn fill_but(world: World, case: Case, flows: bool, but: usize) -> World {
     for n in 0..(FLOWS - but) as u16 {
         let client = (case.node(200), 2_000 + n).into();
         if flows {
