@@ -302,6 +302,9 @@ fn open<T: Tables, const OVERFLOW: bool>(
     };
     if OVERFLOW {
         pressure::note_used(tables, env);
+        if opening.replaces && !give_way(tables, &h.tuple) {
+            return Some(Reason::DropFlowTableFull);
+        }
     }
     opening.chosen.hairpin = *target(&backend, h.tuple.network) == h.tuple.source;
     opening.chosen.source_port = h.tuple.source_port;
@@ -356,10 +359,32 @@ fn write<T: Tables, const OVERFLOW: bool>(tables: &T, tuple: &Tuple, flow: &Flow
     if let Some(entry) = tables.flow(tuple, table) {
         let old = entry.load();
         if old.state != FLOW_ENDED && entry.end(&old) {
-            return tables.insert_flow(tuple, flow, true, table);
+            let outcome = tables.insert_flow(tuple, flow, true, table);
+            if outcome != Insert::Done {
+                tables.remove_flow(tuple, table);
+            }
+            return outcome;
         }
     }
     Insert::Ending
+}
+
+/// A flow in the table itself, which does not go on, gives way to one of its tuple in the overflow table, or it would hide that.
+/// False: somebody else has changed it meanwhile.
+#[inline(always)]
+fn give_way<T: Tables>(tables: &T, tuple: &Tuple) -> bool {
+    let Some(entry) = tables.flow(tuple, Table::Main) else {
+        return true;
+    };
+    let flow = entry.load();
+    if flow.state == FLOW_ENDED {
+        return true;
+    }
+    let ended = entry.end(&flow);
+    if ended {
+        tables.remove_flow(tuple, Table::Main);
+    }
+    ended
 }
 
 /// Where [`open`] writes.
@@ -439,11 +464,15 @@ fn bind_reply<T: Tables, const OVERFLOW: bool>(
 #[inline(always)]
 fn bind<T: Tables, const OVERFLOW: bool>(tables: &T, env: &Env, back: &Tuple, reply: &Reply) -> Insert {
     // One in the other table would hide it, or be hidden.
+    let beside = if OVERFLOW { Table::Main } else { Table::Overflow };
     if (OVERFLOW || pressure::spilled(tables, env))
-        && let Some(other) = tables.reply(back, if OVERFLOW { Table::Main } else { Table::Overflow })
+        && let Some(other) = tables.reply(back, beside)
         && !other.leads_as(reply)
     {
-        return Insert::Exists;
+        if leads_to_live(tables, env, &other, back, beside) || !tables.end_reply(back, &other, beside) {
+            return Insert::Exists;
+        }
+        tables.remove_reply(back, beside);
     }
     let outcome = tables.insert_reply(back, reply, false, table::<OVERFLOW>());
     if outcome != Insert::Exists {
@@ -451,7 +480,7 @@ fn bind<T: Tables, const OVERFLOW: bool>(tables: &T, env: &Env, back: &Tuple, re
     }
     if let Some(other) = tables.reply(back, table::<OVERFLOW>()) {
         // Its own, from before; or one whose flow has ended or gone to another backend.
-        if !other.leads_as(reply) && leads_to_live::<T, OVERFLOW>(tables, env, &other, back) {
+        if !other.leads_as(reply) && leads_to_live(tables, env, &other, back, table::<OVERFLOW>()) {
             return Insert::Exists;
         }
         if !OVERFLOW && !tables.end_reply(back, &other, Table::Main) {
@@ -460,13 +489,19 @@ fn bind<T: Tables, const OVERFLOW: bool>(tables: &T, env: &Env, back: &Tuple, re
     } else if !OVERFLOW {
         return Insert::Ending;
     }
-    tables.insert_reply(back, reply, true, table::<OVERFLOW>())
+    let outcome = tables.insert_reply(back, reply, true, table::<OVERFLOW>());
+    if !OVERFLOW && outcome != Insert::Done {
+        // Who has ended one removes it, if he cannot replace it.
+        tables.remove_reply(back, Table::Main);
+    }
+    outcome
 }
 
-/// Whether the flow behind a reply still speaks to the backend that the reply's tuple names, from its port.
+/// Whether the flow behind a reply, which is in the same one of both tables, still speaks to the backend that the reply's tuple
+/// names, from its port.
 #[inline(always)]
-fn leads_to_live<T: Tables, const OVERFLOW: bool>(tables: &T, env: &Env, reply: &Reply, back: &Tuple) -> bool {
-    let Some(entry) = tables.flow(&flow_tuple(reply, back), table::<OVERFLOW>()) else {
+fn leads_to_live<T: Tables>(tables: &T, env: &Env, reply: &Reply, back: &Tuple, table: Table) -> bool {
+    let Some(entry) = tables.flow(&flow_tuple(reply, back), table) else {
         return false;
     };
     let flow = entry.load();

@@ -6,7 +6,9 @@
 //! ([`crate::select::by_hash`]): a segment of a connection that was displaced finds the same one again. As soon as both
 //! sides have spoken and the client speaks again, a flow moves to the table itself, where nothing displaces it.
 
-use crate::abi::{FLOW_ESTABLISHED, FLOW_FLAG_ANSWERED, FLOW_FLAG_OVERFLOW, Flow, Pressure, Reply, TCP, ticks};
+use crate::abi::{
+    FLOW_ESTABLISHED, FLOW_FLAG_ANSWERED, FLOW_FLAG_OVERFLOW, FLOW_NEW, Flow, Pressure, Reply, TCP, ticks,
+};
 use crate::tables::{Env, FlowEntry, Table, Tables};
 use crate::tuple::Tuple;
 use crate::wire::parse::Headers;
@@ -125,7 +127,8 @@ pub const fn table_of(flow: &Flow) -> Table {
 /// has answered, and the client goes on. Whoever forges source addresses does not get that far with TCP.
 #[inline(always)]
 pub fn settles<T: Tables>(tables: &T, env: &Env, flow: &Flow, h: &Headers) -> bool {
-    let answered = flow.state == FLOW_ESTABLISHED || flow.flags & FLOW_FLAG_ANSWERED != 0;
+    // One that closes stays: in the table itself it would begin without the marks of who has closed.
+    let answered = flow.state == FLOW_ESTABLISHED || flow.state == FLOW_NEW && flow.flags & FLOW_FLAG_ANSWERED != 0;
     if flow.flags & FLOW_FLAG_OVERFLOW == 0 || !answered {
         return false;
     }

@@ -27,6 +27,7 @@ mod gateway;
 mod hairpin;
 mod host;
 mod malformed;
+mod onset;
 mod overlay;
 mod passed;
 mod path_mtu;
@@ -45,7 +46,7 @@ use fixture::Fixture;
 
 /// Every fixture.
 pub fn fixtures() -> Vec<Fixture> {
-    let topics: [fn() -> Vec<Fixture>; 20] = [
+    let topics: [fn() -> Vec<Fixture>; 21] = [
         answer::fixtures,
         drain::fixtures,
         errors::fixtures,
@@ -55,6 +56,7 @@ pub fn fixtures() -> Vec<Fixture> {
         hairpin::fixtures,
         host::fixtures,
         malformed::fixtures,
+        onset::fixtures,
         overlay::fixtures,
         passed::fixtures,
         path_mtu::fixtures,

@@ -51,10 +51,11 @@ pub const fn next(state: u8, flags: u8, protocol: u8, tcp_flags: u8, side: Side)
         if syn {
             (FLOW_NEW, flags | FLOW_FLAG_ANSWERED)
         } else {
-            (FLOW_ESTABLISHED, flags)
+            (FLOW_ESTABLISHED, flags & !FLOW_FLAG_ANSWERED)
         }
     } else if state == FLOW_NEW && flags & FLOW_FLAG_ANSWERED != 0 && !syn {
-        (FLOW_ESTABLISHED, flags)
+        // The mark of a handshake that is not done.
+        (FLOW_ESTABLISHED, flags & !FLOW_FLAG_ANSWERED)
     } else {
         (state, flags)
     }
@@ -154,7 +155,8 @@ mod tests {
         let (state, flags) = next(FLOW_NEW, 0, TCP, tcp::SYN | tcp::ACK, Side::Backend);
         assert_eq!((state, flags), (FLOW_NEW, FLOW_FLAG_ANSWERED));
         assert_eq!(next(state, flags, TCP, tcp::SYN, Side::Client).0, FLOW_NEW);
-        assert_eq!(next(state, flags, TCP, tcp::ACK, Side::Client).0, FLOW_ESTABLISHED);
+        assert_eq!(next(state, flags, TCP, tcp::ACK, Side::Client), (FLOW_ESTABLISHED, 0));
+        assert_eq!(next(state, flags, TCP, tcp::ACK, Side::Backend), (FLOW_ESTABLISHED, 0));
     }
 
     #[test]

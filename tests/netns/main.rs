@@ -15,6 +15,7 @@
 //! | `lifecycle` | the agent stops, dies, comes back, goes for good |
 //! | `faults` | live flows while the agent dies, programs, tables and cluster state change |
 //! | `flood` | forged SYNs and datagrams that fill the flow tables |
+//! | `pressure` | tables that fill with what honest clients leave behind |
 //! | `transfer` | large bodies, segment sizes, TTL |
 //! | `names`, `names_load` | DNS; the same under load |
 //! | `cluster_file` | reload, automatic ports, invalid documents |
@@ -36,6 +37,7 @@ mod names;
 mod names_load;
 mod operator;
 mod path_mtu;
+mod pressure;
 mod published;
 mod scale;
 mod topology;

@@ -11,28 +11,32 @@ use super::world::{
     Case, NETWORK, NODE_IF, NOW, Place, ROUTED_IF, ROUTER, SWITCHED_IF, TUNNEL_PORT, World, mac, node_mac, reply_of,
     workload_mac,
 };
-use crate::abi::{FLOW_ESTABLISHED, FLOW_FLAG_OVERFLOW, FLOW_NEW, Flow, NETWORK_NODE, Pressure};
+use crate::abi::{
+    FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_FLAG_ANSWERED, FLOW_FLAG_FIN_BACKEND, FLOW_FLAG_OVERFLOW, FLOW_NEW, Flow,
+    NETWORK_NODE, Pressure,
+};
 use crate::select::{Selection, by_hash};
 use crate::tuple::Tuple;
 use crate::verdict::{Action, Reason};
 
-const PLACES: [Place; 2] = [Place::Here, Place::Switched];
+pub(super) const PLACES: [Place; 2] = [Place::Here, Place::Switched];
 
 pub(super) fn fixtures() -> Vec<Fixture> {
     let mut all: Vec<Fixture> = Case::ALL.into_iter().flat_map(overflow).collect();
     all.extend(Case::ALL.into_iter().flat_map(settling));
     all.extend(Case::ALL.map(from_another_node));
     all.extend(Case::TCP.into_iter().flat_map(displaced));
+    all.extend(Case::TCP.map(closing));
     all
 }
 
 /// The client's tuple.
-fn tuple(case: Case) -> Tuple {
+pub(super) fn tuple(case: Case) -> Tuple {
     case.tuple(case.client(), case.published(1), NETWORK_NODE)
 }
 
 /// Both backends on this node, and tables that were full a moment ago.
-fn pressed(case: Case) -> World {
+pub(super) fn pressed(case: Case) -> World {
     let world = World::new().serve(case, &PLACES);
     world.tables.press(Pressure {
         full: (NOW - 100) | 1,
@@ -42,7 +46,7 @@ fn pressed(case: Case) -> World {
 }
 
 /// The backend that the tuple's hash has among [`PLACES`].
-fn hashed(case: Case, tuple: &Tuple) -> Place {
+pub(super) fn hashed(case: Case, tuple: &Tuple) -> Place {
     let tables = World::new().serve(case, &PLACES).tables;
     let Selection::Backend(id) = by_hash(&tables, case.published_service(), tuple.hash(), 0) else {
         panic!("there are backends");
@@ -54,7 +58,7 @@ fn hashed(case: Case, tuple: &Tuple) -> Place {
 }
 
 /// A packet of the client, delivered to a backend on this node.
-fn to(case: Case, frame: &Frame, place: Place) -> Step {
+pub(super) fn to(case: Case, frame: &Frame, place: Place) -> Step {
     let (action, ifindex) = match place {
         Place::Here => (Action::RedirectPeer, ROUTED_IF),
         _ => (Action::Redirect, SWITCHED_IF),
@@ -65,7 +69,7 @@ fn to(case: Case, frame: &Frame, place: Place) -> Step {
 }
 
 /// A packet of the backend, sent to the client.
-fn answer(case: Case, place: Place) -> Step {
+pub(super) fn answer(case: Case, place: Place) -> Step {
     let ifindex = if place == Place::Here { ROUTED_IF } else { SWITCHED_IF };
     let frame = case
         .frame(case.backend(place), case.client())
@@ -80,12 +84,12 @@ fn answer(case: Case, place: Place) -> Step {
 }
 
 /// What a client sends after the first packet.
-fn next(case: Case) -> Frame {
+pub(super) fn next(case: Case) -> Frame {
     case.frame(case.client(), case.published(1)).macs(mac(NODE_IF), ROUTER)
 }
 
 /// The way back from a backend to the flow.
-fn back(case: Case, place: Place) -> Tuple {
+pub(super) fn back(case: Case, place: Place) -> Tuple {
     case.tuple(case.backend(place), case.client(), NETWORK)
 }
 
@@ -95,7 +99,7 @@ fn fill(world: World, case: Case, flows: bool) -> World {
 }
 
 /// Fills it but for some entries.
-fn fill_but(world: World, case: Case, flows: bool, but: usize) -> World {
+pub(super) fn fill_but(world: World, case: Case, flows: bool, but: usize) -> World {
     for n in 0..(FLOWS - but) as u16 {
         let client = (case.node(200), 2_000 + n).into();
         if flows {
@@ -279,6 +283,32 @@ fn settling(case: Case) -> Vec<Fixture> {
         )
         .step(answer(case, place)),
     ]
+}
+
+/// A connection that its backend has closed: in the table itself it would not be known that it has.
+fn closing(case: Case) -> Fixture {
+    let tuple = tuple(case);
+    let flags = FLOW_FLAG_OVERFLOW | FLOW_FLAG_ANSWERED | FLOW_FLAG_FIN_BACKEND;
+    let world = overflowed(pressed(case), case, Place::Switched, FLOW_CLOSING);
+    let flow = Flow {
+        flags,
+        ..world.tables.overflow()[&tuple]
+    };
+    world.tables.put_overflow(tuple, flow);
+    world.tables.press(Pressure {
+        full: (NOW - 500) | 1,
+        used: (NOW - 50) | 1,
+    });
+    Fixture::new(
+        format!("pressure_closing_{}", case.name()),
+        "a connection that one side has closed stays in the overflow table, and what is known of it",
+        world,
+    )
+    .step(to(case, &next(case), Place::Switched).then(move |tables| {
+        assert!(!tables.flows().contains_key(&tuple));
+        let flow = tables.overflow()[&tuple];
+        assert_eq!((flow.state, flow.flags), (FLOW_CLOSING, flags));
+    }))
 }
 
 /// A flow of another node's client.
