@@ -610,8 +610,12 @@ pub struct Collect {
     pub network_protocol: u32,
     /// Ticks that a flow which nobody has answered may live.
     pub unanswered: u32,
-    /// `COLLECT_*` bits: which table.
+    /// `COLLECT_*` bits: which table, and why.
     pub table: u32,
+    /// With [`COLLECT_LEFT`], the flow's service.
+    pub service: u32,
+    /// With [`COLLECT_LEFT`], the flow's backend.
+    pub backend: u32,
 }
 
 /// A reply; else a flow.
@@ -620,6 +624,8 @@ pub const COLLECT_REPLY: u32 = 1;
 pub const COLLECT_OVERFLOW: u32 = 2;
 /// IPv6.
 pub const COLLECT_V6: u32 = 4;
+/// A flow, however alive, whose backend serves its service no more.
+pub const COLLECT_LEFT: u32 = 8;
 /// Offset of [`Collect`] in the frame.
 pub const COLLECT_OFFSET: usize = 16;
 
@@ -716,7 +722,7 @@ const _: () = {
     assert!(core::mem::offset_of!(Flow, last_seen) == 24);
     assert!(core::mem::offset_of!(Reply, kind) == 40);
     assert!(size_of::<Pressure>() == 8);
-    assert!(size_of::<Collect>() == 48);
+    assert!(size_of::<Collect>() == 56);
     assert!(size_of::<FragmentKey>() == 40);
     assert!(size_of::<Fragment>() == 8);
     assert!(size_of::<Settings>() == 52);
