@@ -7,8 +7,12 @@
 //! writes it into the overflow table. A packet that finds a flow long silent takes it back in the same way
 //! ([`FlowEntry::wake`]): either it or the collector is too late.
 
-use crate::abi::{BACKEND_GONE, FLOW_NEW, Flow, Reply, ticks};
-use crate::flow::{flow_tuple, target, target_port};
+use crate::abi::{
+    Backend, COLLECT_LEFT, COLLECT_OFFSET, COLLECT_OVERFLOW, COLLECT_REPLY, COLLECT_V6, Collect, FLOW_NEW, Flow, Reply,
+    ticks,
+};
+use crate::address::Address;
+use crate::flow::{flow_tuple, is_gone, target, target_port};
 use crate::tables::{FlowEntry, Table, Tables};
 use crate::track::SILENT;
 use crate::tuple::Tuple;
@@ -56,8 +60,8 @@ pub fn reply<T: Tables>(tables: &T, back: &Tuple, table: Table, now: u32) -> boo
         return false;
     };
     if since(reply.bound, now) <= SLACK
-        || leads_home(tables, &reply, back, Table::Main)
-        || leads_home(tables, &reply, back, Table::Overflow)
+        || leads_home_in(tables, &reply, back, Table::Main)
+        || leads_home_in(tables, &reply, back, Table::Overflow)
         || !tables.end_reply(back, &reply, table)
     {
         return false;
@@ -66,22 +70,164 @@ pub fn reply<T: Tables>(tables: &T, back: &Tuple, table: Table, now: u32) -> boo
     true
 }
 
-/// Whether the flow that a reply leads to exists and goes to the reply's backend. A flow whose backend is gone keeps its
-/// reply: it is needed to reset both sides.
+/// Removes a flow, however alive, if it is still one of this service to this backend, which has left the service. Whether it
+/// did; a packet of the flow at the same moment may be in the way.
 #[inline(always)]
-fn leads_home<T: Tables>(tables: &T, reply: &Reply, back: &Tuple, table: Table) -> bool {
+pub fn left<T: Tables>(tables: &T, tuple: &Tuple, table: Table, service: u32, backend: u32) -> bool {
+    let Some(entry) = tables.flow(tuple, table) else {
+        return false;
+    };
+    let flow = entry.load();
+    if entry.ended() || flow.service != service || flow.backend != backend || !entry.end(&flow) {
+        return false;
+    }
+    tables.remove_flow(tuple, table);
+    true
+}
+
+/// Whether the flow that a reply leads to is in this table and goes to the reply's backend.
+#[inline(always)]
+fn leads_home_in<T: Tables>(tables: &T, reply: &Reply, back: &Tuple, table: Table) -> bool {
     let Some(entry) = tables.flow(&flow_tuple(reply, back), table) else {
         return false;
     };
     let flow = entry.load();
+    match tables.backend(flow.backend) {
+        Some(backend) => leads_home(reply, back, &flow, Some(&backend)),
+        None => leads_home(reply, back, &flow, None),
+    }
+}
+
+/// Whether the flow that a reply leads to goes to the reply's backend; `back`: the reply's own tuple. A flow whose backend is
+/// gone, or unknown, keeps its reply: it is needed to reset both sides.
+#[inline(always)]
+pub fn leads_home(reply: &Reply, back: &Tuple, flow: &Flow, backend: Option<&Backend>) -> bool {
     if flow.source_port != back.destination_port {
         return false;
     }
-    match tables.backend(flow.backend) {
-        Some(b) if b.generation == flow.generation && b.state != BACKEND_GONE => {
-            *target(&b, reply.network) == back.source && target_port(&b, reply.frontend_port) == back.source_port
+    match backend {
+        // What the programs ask before they translate.
+        Some(b) if !is_gone(b, flow) => {
+            *target(b, reply.network) == back.source && target_port(b, reply.frontend_port) == back.source_port
         }
         _ => true,
+    }
+}
+
+/// Words of a [`Collect`].
+pub const WORDS: usize = size_of::<Collect>() / 4;
+
+impl Collect {
+    fn entry(tuple: &Tuple, overflow: bool) -> Self {
+        Self {
+            source: tuple.source,
+            destination: tuple.destination,
+            ports: u32::from(tuple.source_port) << 16 | u32::from(tuple.destination_port),
+            network_protocol: tuple.network_protocol(),
+            unanswered: u32::MAX,
+            table: if tuple.v6 { COLLECT_V6 } else { 0 } | if overflow { COLLECT_OVERFLOW } else { 0 },
+            ..Self::default()
+        }
+    }
+
+    /// A flow that looks dead, in the table itself or in the overflow table; see [`dead`].
+    #[must_use]
+    pub fn dead(tuple: &Tuple, overflow: bool, unanswered: u32) -> Self {
+        Self {
+            unanswered,
+            ..Self::entry(tuple, overflow)
+        }
+    }
+
+    /// A reply that seems to lead nowhere.
+    #[must_use]
+    pub fn reply(tuple: &Tuple, overflow: bool) -> Self {
+        let entry = Self::entry(tuple, overflow);
+        Self {
+            table: entry.table | COLLECT_REPLY,
+            ..entry
+        }
+    }
+
+    /// A flow of a service to a backend that has left it; see [`left`].
+    #[must_use]
+    pub fn left(tuple: &Tuple, overflow: bool, service: u32, backend: u32) -> Self {
+        let entry = Self::entry(tuple, overflow);
+        Self {
+            table: entry.table | COLLECT_LEFT,
+            service,
+            backend,
+            ..entry
+        }
+    }
+
+    /// The frame that tells the program.
+    #[must_use]
+    pub fn frame(&self) -> [u8; COLLECT_OFFSET + size_of::<Self>()] {
+        let ([a, b, c, d], [e, f, g, h]) = (self.source.words(), self.destination.words());
+        let words: [u32; WORDS] = [
+            a,
+            b,
+            c,
+            d,
+            e,
+            f,
+            g,
+            h,
+            self.ports,
+            self.network_protocol,
+            self.unanswered,
+            self.table,
+            self.service,
+            self.backend,
+        ];
+        let mut frame = [0; COLLECT_OFFSET + size_of::<Self>()];
+        // Of the types for local experiments (IEEE 802): the kernel looks at no header behind it.
+        frame[12..14].copy_from_slice(&0x88b5_u16.to_be_bytes());
+        for (bytes, word) in frame[COLLECT_OFFSET..].chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.to_ne_bytes());
+        }
+        frame
+    }
+}
+
+/// Does what the words of a [`Collect`] ask for. Whether an entry was removed. `tuple`: where its key is put together; a
+/// program's stack has better uses.
+#[inline(always)]
+pub fn run<T: Tables>(tables: &T, words: &[u32; WORDS], tuple: &mut Tuple, now: u32) -> bool {
+    let [
+        a,
+        b,
+        c,
+        d,
+        e,
+        f,
+        g,
+        h,
+        ports,
+        network_protocol,
+        unanswered,
+        bits,
+        service,
+        backend,
+    ] = *words;
+    *tuple = Tuple {
+        v6: bits & COLLECT_V6 != 0,
+        source: Address::from_words([a, b, c, d]),
+        destination: Address::from_words([e, f, g, h]),
+        source_port: (ports >> 16) as u16,
+        destination_port: ports as u16,
+        protocol: network_protocol as u8,
+        network: network_protocol >> 8,
+    };
+    let overflow = bits & COLLECT_OVERFLOW != 0;
+    match (bits & (COLLECT_REPLY | COLLECT_LEFT), overflow) {
+        (0, false) => flow(tables, tuple, Table::Main, now, unanswered),
+        (0, true) => flow(tables, tuple, Table::Overflow, now, unanswered),
+        (COLLECT_LEFT, false) => left(tables, tuple, Table::Main, service, backend),
+        (COLLECT_LEFT, true) => left(tables, tuple, Table::Overflow, service, backend),
+        (_, false) => reply(tables, tuple, Table::Main, now),
+        (_, true) => reply(tables, tuple, Table::Overflow, now),
     }
 }
 

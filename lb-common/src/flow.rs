@@ -78,13 +78,19 @@ pub fn refused_by(flow: &Flow) -> u32 {
     }
 }
 
+/// Whether the backend of a flow is there no more; `backend`: the element that the flow names.
+#[inline(always)]
+pub fn is_gone(backend: &Backend, flow: &Flow) -> bool {
+    backend.generation != flow.generation || backend.state == BACKEND_GONE
+}
+
 /// Decides for a packet of the client whose flow is in the table and not expired.
 #[inline(always)]
 pub fn continues<T: Tables>(tables: &T, env: &Env, entry: &T::Entry, flow: &Flow, h: &Headers) -> Known {
     let Some(backend) = tables.backend(flow.backend) else {
         return Known::Select;
     };
-    let gone = backend.generation != flow.generation || backend.state == BACKEND_GONE;
+    let gone = is_gone(&backend, flow);
     let tcp = h.tuple.protocol == TCP;
     if tcp && !opens(h) {
         if gone {
@@ -125,8 +131,7 @@ fn forget_in<T: Tables>(tables: &T, tuple: &Tuple, table: Table) -> bool {
     let Some(backend) = tables.backend(flow.backend) else {
         return false;
     };
-    let gone = backend.generation != flow.generation || backend.state == BACKEND_GONE;
-    if gone && flow.state != FLOW_ENDED && entry.end(&flow) {
+    if is_gone(&backend, &flow) && flow.state != FLOW_ENDED && entry.end(&flow) {
         tables.remove_flow(tuple, table);
     }
     true

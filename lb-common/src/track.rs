@@ -103,15 +103,24 @@ fn wake<E: FlowEntry>(entry: E, now: u32) -> bool {
     flow.state != FLOW_ENDED && entry.wake(&flow, now)
 }
 
+/// Notes when a packet of a flow came. False: somebody has just ended it.
+#[inline(always)]
+pub fn seen<E: FlowEntry>(entry: &E, flow: &Flow, now: u32) -> bool {
+    if flow.last_seen == now {
+        return true;
+    }
+    if now.wrapping_sub(flow.last_seen) as i32 > AWAKE as i32 {
+        return wake(entry.clone(), now);
+    }
+    entry.set_last_seen(now);
+    true
+}
+
 /// Notes a packet of a flow. False: somebody has just ended it.
 #[inline(always)]
 pub fn observe<T: Tables>(tables: &T, env: &Env, entry: &T::Entry, flow: &Flow, h: &Headers, side: Side) -> bool {
-    if flow.last_seen != env.now {
-        if env.now.wrapping_sub(flow.last_seen) as i32 <= AWAKE as i32 {
-            entry.set_last_seen(env.now);
-        } else if !wake(entry.clone(), env.now) {
-            return false;
-        }
+    if !seen(entry, flow, env.now) {
+        return false;
     }
     let (state, flags) = next(flow.state, flow.flags, h.tuple.protocol, h.flags, side);
     if state != flow.state || flags != flow.flags {

@@ -1,5 +1,6 @@
 //! Who speaks to whom.
 
+use crate::abi::{FlowKey4, FlowKey6};
 use crate::address::Address;
 
 /// Source, destination, protocol and network: the key of flows and replies in either family.
@@ -55,5 +56,58 @@ impl Tuple {
         h ^= h >> 13;
         h = h.wrapping_mul(0xc2b2_ae35);
         h ^ (h >> 16)
+    }
+}
+
+impl From<&FlowKey4> for Tuple {
+    fn from(key: &FlowKey4) -> Self {
+        Self {
+            v6: false,
+            source: Address::v4(key.source),
+            destination: Address::v4(key.destination),
+            source_port: key.source_port,
+            destination_port: key.destination_port,
+            protocol: key.network_protocol as u8,
+            network: key.network_protocol >> 8,
+        }
+    }
+}
+
+impl From<&FlowKey6> for Tuple {
+    fn from(key: &FlowKey6) -> Self {
+        Self {
+            v6: true,
+            source: key.source,
+            destination: key.destination,
+            source_port: key.source_port,
+            destination_port: key.destination_port,
+            protocol: key.network_protocol as u8,
+            network: key.network_protocol >> 8,
+        }
+    }
+}
+
+impl From<&Tuple> for FlowKey4 {
+    /// Of an IPv4 tuple.
+    fn from(tuple: &Tuple) -> Self {
+        Self {
+            source: tuple.source.v4_bytes(),
+            destination: tuple.destination.v4_bytes(),
+            source_port: tuple.source_port,
+            destination_port: tuple.destination_port,
+            network_protocol: tuple.network_protocol(),
+        }
+    }
+}
+
+impl From<&Tuple> for FlowKey6 {
+    fn from(tuple: &Tuple) -> Self {
+        Self {
+            source: tuple.source,
+            destination: tuple.destination,
+            source_port: tuple.source_port,
+            destination_port: tuple.destination_port,
+            network_protocol: tuple.network_protocol(),
+        }
     }
 }

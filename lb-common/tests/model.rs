@@ -636,6 +636,10 @@ fn collect_reply(actor: &Actor) {
     collect::reply(actor, &back(A), Table::Main, NOW);
 }
 
+fn collect_overflow_reply(actor: &Actor) {
+    collect::reply(actor, &back(A), Table::Overflow, NOW);
+}
+
 /// The first packet's connection goes on where it began, both ways.
 fn goes_on(after: &Actor, state: &State) -> Result<(), String> {
     let first = state.sent[&0].map_err(|reason| format!("the packet is refused: {}", reason.name()))?;
@@ -661,6 +665,28 @@ fn a_reply_that_is_bound_where_one_is_collected_lives() {
     lost.flows.clear();
     lost.ticket = 0;
     holds(&lost, &[syn, collect_reply], false, Without::End, goes_on);
+}
+
+#[test]
+fn a_flow_that_begins_beside_what_the_other_table_has_left_lives() {
+    // The client's connection before, to another frontend, is over: its reply is not collected yet.
+    let mut lost = world(Some(to_a(FLOW_CLOSED, 10_000, 20_000)));
+    lost.flows.clear();
+    let left = Reply {
+        frontend_port: 81,
+        ..lost.replies[&(true, back(A))]
+    };
+    for main in [true, false] {
+        let mut world = lost.clone();
+        world.replies = BTreeMap::from([((main, back(A)), left), ((main, back(B)), left)]);
+        world.pressure = Pressure {
+            full: if main { NOW | 1 } else { 0 },
+            used: NOW | 1,
+        };
+        let collect: Work = if main { collect_reply } else { collect_overflow_reply };
+        let (broken, _) = explore(&world, &[syn, collect], Without::Nothing, false, goes_on);
+        assert_eq!(broken, None, "in the table itself: {main}");
+    }
 }
 
 #[test]

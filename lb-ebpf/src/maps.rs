@@ -100,13 +100,13 @@ pub(crate) struct Scratch {
     pub(crate) source: SourceKey,
     pub(crate) interface: InterfaceKey,
     pub(crate) route: RouteQuery,
-    pub(crate) reply: Found,
+    pub(crate) reply: Copied,
     pub(crate) work: Work,
 }
 
-/// A reply that was looked up.
+/// A reply as it was when it was looked up.
 #[repr(C, align(8))]
-pub(crate) struct Found(pub(crate) Reply);
+pub(crate) struct Copied(pub(crate) Reply);
 
 /// `struct bpf_fib_lookup` of `include/uapi/linux/bpf.h`, without its unions: their type information is one that the kernel
 /// refuses.

@@ -14,7 +14,6 @@ use lb_common::abi::{
     self, Counter, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, PathMtu, Pressure, Reply, ServiceCounter,
     SourceKey, Table, capacity,
 };
-use lb_common::address::Address;
 use lb_common::testing::fixture::{Entry, Input};
 use lb_common::testing::tables::MemoryTables;
 use lb_common::tuple::Tuple;
@@ -197,29 +196,29 @@ impl Kernel {
     pub fn state(&self) -> Result<State> {
         let mut state = State::default();
         for (key, flow) in self.entries::<FlowKey4, Flow>(abi::Flows4::NAME)? {
-            state.flows.insert(tuple4(&key), flow);
+            state.flows.insert(Tuple::from(&key), flow);
         }
         for (key, flow) in self.entries::<FlowKey6, Flow>(abi::Flows6::NAME)? {
-            state.flows.insert(tuple6(&key), flow);
+            state.flows.insert(Tuple::from(&key), flow);
         }
         for (key, reply) in self.entries::<FlowKey4, Reply>(abi::Replies4::NAME)? {
-            state.replies.insert(tuple4(&key), reply);
+            state.replies.insert(Tuple::from(&key), reply);
         }
         for (key, reply) in self.entries::<FlowKey6, Reply>(abi::Replies6::NAME)? {
-            state.replies.insert(tuple6(&key), reply);
+            state.replies.insert(Tuple::from(&key), reply);
         }
         state.fragments = self.entries(abi::FRAGMENTS)?.into_iter().collect();
         for (key, flow) in self.entries::<FlowKey4, Flow>(abi::Overflow4::NAME)? {
-            state.overflow.insert(tuple4(&key), flow);
+            state.overflow.insert(Tuple::from(&key), flow);
         }
         for (key, flow) in self.entries::<FlowKey6, Flow>(abi::Overflow6::NAME)? {
-            state.overflow.insert(tuple6(&key), flow);
+            state.overflow.insert(Tuple::from(&key), flow);
         }
         for (key, reply) in self.entries::<FlowKey4, Reply>(abi::OverflowReplies4::NAME)? {
-            state.overflow_replies.insert(tuple4(&key), reply);
+            state.overflow_replies.insert(Tuple::from(&key), reply);
         }
         for (key, reply) in self.entries::<FlowKey6, Reply>(abi::OverflowReplies6::NAME)? {
-            state.overflow_replies.insert(tuple6(&key), reply);
+            state.overflow_replies.insert(Tuple::from(&key), reply);
         }
         let map = self.ebpf.map(abi::PressureTable::NAME).context("pressure")?;
         state.pressure = Array::<_, Pressure>::try_from(map)?.get(&0, 0)?;
@@ -398,28 +397,4 @@ fn by_family<V: Copy>(all: &BTreeMap<Tuple, V>) -> (BTreeMap<FlowKey4, V>, BTree
         }
     }
     (v4, v6)
-}
-
-fn tuple4(key: &FlowKey4) -> Tuple {
-    Tuple {
-        v6: false,
-        source: Address::v4(key.source),
-        destination: Address::v4(key.destination),
-        source_port: key.source_port,
-        destination_port: key.destination_port,
-        protocol: key.network_protocol as u8,
-        network: key.network_protocol >> 8,
-    }
-}
-
-fn tuple6(key: &FlowKey6) -> Tuple {
-    Tuple {
-        v6: true,
-        source: key.source,
-        destination: key.destination,
-        source_port: key.source_port,
-        destination_port: key.destination_port,
-        protocol: key.network_protocol as u8,
-        network: key.network_protocol >> 8,
-    }
 }

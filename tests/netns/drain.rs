@@ -123,6 +123,80 @@ fn where_nothing_else_is_left_draining_backends_go_on_serving() {
     }
 }
 
+#[test]
+fn a_backend_of_two_services_is_removed_from_one_alone() {
+    let Some(cluster) = shared() else { return };
+    let web = cluster.deploy(Spec::tcp().published().on(&[0, 1])).unwrap();
+    let time = cluster.deploy(Spec::udp().published().on(&[0, 1])).unwrap();
+    let (names, clocks) = (web.backends(), time.backends());
+    let (twin_web, web_port) = twin(&cluster, &web, 233);
+    let (twin_time, time_port) = twin(&cluster, &time, 234);
+    let client = cluster.client(0).netns();
+    let mut ending = Vec::new();
+    let mut going_on = Vec::new();
+    let (mut moving, mut staying) = (Vec::new(), Vec::new());
+    for family in Family::BOTH {
+        for (netns, target) in ways(&cluster, &web, family) {
+            for (name, connection) in netns.run(|| connect_to_each(target, &names)) {
+                let ends = name == names[0];
+                let list = if ends { &mut ending } else { &mut going_on };
+                list.push((netns, name, connection));
+            }
+        }
+        // One node with a backend, one with none.
+        for node in [0, 2] {
+            let target = cluster.node(node).published(family, web_port);
+            let others = client.run(|| connect_to_each(target, &names));
+            going_on.extend(others.into_iter().map(|(name, connection)| (client, name, connection)));
+            for _ in 0..2 {
+                moving.push(client.run(|| Udp::open(time.on_node(node, family)).unwrap()));
+                let target = cluster.node(node).published(family, time_port);
+                staying.push(client.run(|| Udp::open(target).unwrap()));
+            }
+        }
+    }
+    let answers = |sockets: &[Udp]| -> Vec<String> {
+        let ask = |socket: &Udp| socket.ask(PATIENCE).unwrap().backend;
+        sockets.iter().map(ask).collect()
+    };
+    let before = [answers(&moving), answers(&staying)];
+    assert!(before.iter().all(|answers| answers.contains(&clocks[0])), "{before:?}");
+    // One with a drain before, one without.
+    web.drain(&names[0]).unwrap();
+    web.remove(&names[0]).unwrap();
+    time.remove(&clocks[0]).unwrap();
+
+    for (netns, name, connection) in &mut ending {
+        let port = connection.local_address().unwrap().port();
+        let capture = Capture::start(netns).unwrap();
+        let error = connection.ask().expect_err("a backend that was removed answers");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{name}: {error}");
+        assert_eq!(segments(&capture, port), [1, 1, 1], "sent, received, RST");
+    }
+    for (_, name, connection) in &mut going_on {
+        assert_eq!(connection.ask().expect("a connection that goes on").backend, *name);
+    }
+    assert!(
+        answers(&moving).iter().all(|name| *name == clocks[1]),
+        "datagrams stay where their service has no backend any more"
+    );
+    assert_eq!(answers(&staying), before[1], "datagrams of the other service move");
+    for node in [0, 2] {
+        let counts = client.run(|| tally((0..6).map(|_| get(web.on_node(node, Family::V4)))));
+        assert_even(&counts, &names[1..]);
+        let target = cluster.node(node).published(Family::V4, web_port);
+        assert_even(&client.run(|| tally((0..6).map(|_| get(target)))), &names);
+    }
+    let count = (ending.len() + going_on.len() + moving.len() + staying.len()) as u64;
+    evidence::record(
+        PROMISE,
+        "flows of two services, one of which a backend was removed from",
+        count,
+    );
+    let remove = |service: &Service| service.name != twin_web && service.name != twin_time;
+    cluster.edit(|document| document.service.retain(remove)).unwrap();
+}
+
 /// A second service with the backends of `first`, published on a port of its own; its name and that port.
 fn twin(cluster: &Cluster, first: &Deployed<'_>, vip: u8) -> (String, u16) {
     let mut service = first.document();

@@ -55,7 +55,10 @@ fn the_tunnel_learns_of_a_narrow_link_between_nodes() {
         // Both nodes know now; and who looks can see it.
         for node in [0, 2] {
             let known = lbctl::text(cluster.node(node), &["map", "dump", "path_mtus"]).unwrap();
-            assert!(known.contains(&format!("mtu={NARROW} ")), "{family:?}, node {node}:\n{known}");
+            assert!(
+                known.contains(&format!("mtu={NARROW} ")),
+                "{family:?}, node {node}:\n{known}"
+            );
         }
         evidence::record("errors-travel", "ways over a narrow link between nodes, by family", 2);
     }

@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 
 use aya::programs::{Program, TestRun as _, TestRunOptions};
-use lb_common::abi::{COLLECT_OFFSET, COLLECT_REPLY, COLLECT_V6, NETWORK_NODE, program};
+use lb_common::abi::{Collect, NETWORK_NODE, program};
 use lb_common::testing::fixture::{Entry, Input};
 use lb_common::testing::world::{Case, NETWORK, NODE_IF, Place, World};
 use lb_common::tuple::Tuple;
@@ -20,16 +20,12 @@ const REDIRECTED: u32 = 7;
 
 /// What the agent tells the program.
 fn request(tuple: &Tuple, reply: bool) -> Vec<u8> {
-    let table = if reply { COLLECT_REPLY } else { 0 } | if tuple.v6 { COLLECT_V6 } else { 0 };
-    let ports = u32::from(tuple.source_port) << 16 | u32::from(tuple.destination_port);
-    let mut frame = vec![0; COLLECT_OFFSET];
-    frame[12..14].copy_from_slice(&[0x88, 0xb5]);
-    frame.extend(tuple.source.octets());
-    frame.extend(tuple.destination.octets());
-    for word in [ports, tuple.network_protocol(), u32::MAX, table] {
-        frame.extend(word.to_ne_bytes());
-    }
-    frame
+    let request = if reply {
+        Collect::reply(tuple, false)
+    } else {
+        Collect::dead(tuple, false, u32::MAX)
+    };
+    request.frame().to_vec()
 }
 
 fn collect(kernel: &Kernel, frame: &[u8]) -> bool {
@@ -88,6 +84,35 @@ fn what_is_dead_goes_and_what_lives_stays() {
                 "{}: alive",
                 case.name()
             );
+        }
+    });
+}
+
+#[test]
+fn a_flow_goes_whose_backend_has_left_its_service() {
+    with_kernel(64, |kernel, _| {
+        for case in Case::ALL {
+            let live = World::new().flow(case, tuple(case), Place::Here, None).at(clock::now());
+            let flow = live.tables.flows()[&tuple(case)];
+            let request =
+                |service, backend, overflow| Collect::left(&tuple(case), overflow, service, backend).frame().to_vec();
+            let (service, backend) = (flow.service, flow.backend);
+            kernel.fill(&live.tables).expect("tables");
+            for other in [
+                request(service + 1, backend, false),
+                request(service, backend + 1, false),
+                request(service, backend, true),
+            ] {
+                assert!(!collect(kernel, &other), "{}: another one's", case.name());
+            }
+            assert!(collect(kernel, &request(service, backend, false)), "{}", case.name());
+            assert!(kernel.state().expect("tables").flows.is_empty(), "{}", case.name());
+
+            live.tables.put_overflow(tuple(case), flow);
+            kernel.fill(&live.tables).expect("tables");
+            assert!(collect(kernel, &request(service, backend, true)), "{}", case.name());
+            let state = kernel.state().expect("tables");
+            assert!(state.overflow.is_empty() && state.flows.len() == 1, "{}", case.name());
         }
     });
 }

@@ -14,8 +14,8 @@ use super::deliver::{self, turn_back};
 use super::tunnel::{self, Outgoing};
 use super::{Work, host, masquerade, path_mtu};
 use crate::abi::{
-    BACKEND_GONE, BACKEND_LOCAL, Backend, FLOW_FLAG_HAIRPIN, FLOW_FLAG_HOST, Flow, INTERFACE_BRIDGED,
-    INTERFACE_WORKLOAD, InterfaceKey, NETWORK_NODE, REPLY_HAIRPIN, REPLY_VIP, Reply, UDP,
+    BACKEND_LOCAL, Backend, FLOW_FLAG_HAIRPIN, FLOW_FLAG_HOST, Flow, INTERFACE_BRIDGED, INTERFACE_WORKLOAD,
+    InterfaceKey, NETWORK_NODE, REPLY_HAIRPIN, REPLY_VIP, Reply, UDP,
 };
 use crate::flow;
 use crate::pressure;
@@ -24,7 +24,7 @@ use crate::track;
 use crate::tuple::Tuple;
 use crate::verdict::{Reason, Verdict};
 use crate::wire::rewrite::{self, Translation};
-use crate::wire::tunnel::{Direction, Label};
+use crate::wire::tunnel::Direction;
 use crate::wire::{Packet, icmp, parse};
 
 /// What is none of ours.
@@ -45,7 +45,7 @@ fn answered<P: Packet>(packet: &P, work: &mut Work, network: u32) -> Option<Tupl
 fn live<T: Tables>(tables: &T, env: &Env, tuple: &Tuple) -> Option<(Flow, T::Ref<Backend>)> {
     let flow = pressure::flow_apart(tables, env, tuple)?.load();
     let backend = tables.backend(flow.backend)?;
-    if track::expired(&flow, env.now) || backend.generation != flow.generation || backend.state == BACKEND_GONE {
+    if track::expired(&flow, env.now) || flow::is_gone(&backend, &flow) {
         return None;
     }
     Some((flow, backend))
@@ -93,7 +93,7 @@ fn from_tunnel<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work
         return Verdict::drop(Reason::DropTunnelFrontend);
     };
     let theirs = if forward {
-        flow.origin == sender + 1 && backend.flags & BACKEND_LOCAL != 0 && names(&label, &backend)
+        flow.origin == sender + 1 && backend.flags & BACKEND_LOCAL != 0 && label.names(&backend)
     } else {
         flow.origin == 0 && backend.node == sender
     };
@@ -106,18 +106,8 @@ fn from_tunnel<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work
     if forward {
         return to_backend(packet, tables, env, work, &tuple, &flow, backend);
     }
-    work.to = Translation {
-        source: tuple.source,
-        destination: tuple.destination,
-        source_port: tuple.source_port,
-        destination_port: tuple.destination_port,
-    };
+    work.to = Translation::of(&tuple);
     to_client(packet, tables, env, work, flow.flags)
-}
-
-#[inline(always)]
-fn names(label: &Label, backend: &Backend) -> bool {
-    label.backend == backend.address && label.port == backend.port && label.network == backend.network
 }
 
 /// On tc ingress of a workload interface: from a client, about what a VIP or a published port has said to it, or from a
@@ -249,12 +239,7 @@ fn to_backend<P: Packet, T: Tables>(
     if backend.flags & BACKEND_LOCAL == 0 {
         // As every other node knows the reply.
         let reply = tuple.reversed();
-        work.to = Translation {
-            source: reply.source,
-            destination: reply.destination,
-            source_port: reply.source_port,
-            destination_port: reply.destination_port,
-        };
+        work.to = Translation::of(&reply);
         let node = backend.node;
         let out = Outgoing {
             backend,

@@ -168,8 +168,7 @@ fn readdress<P: Packet>(packet: &mut P, work: &mut Work, source: Address, destin
     work.mask.to = Translation {
         source,
         destination,
-        source_port: tuple.source_port,
-        destination_port: tuple.destination_port,
+        ..Translation::of(tuple)
     };
     rewrite::translate(packet, &mut work.headers, &work.mask.to)
 }

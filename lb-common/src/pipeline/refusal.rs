@@ -42,10 +42,9 @@ pub(super) fn retries<P: Packet, T: Tables>(
     let Some(settings) = tables.settings() else {
         return false;
     };
-    if ask_again(packet, h).is_none() {
+    if !track::seen(entry, &flow, env.now) || ask_again(packet, h).is_none() {
         return false;
     }
-    entry.set_last_seen(env.now);
     let flags = flow.flags | FLOW_FLAG_REFUSED;
     entry.set_state(
         FLOW_CLOSED,

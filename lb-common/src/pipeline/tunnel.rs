@@ -372,12 +372,7 @@ fn known<T: Tables>(
         return None;
     }
     let backend = tables.backend(flow.backend)?;
-    if backend.generation != flow.generation
-        || backend.state == BACKEND_GONE
-        || backend.address != label.backend
-        || backend.port != label.port
-        || backend.network != label.network
-    {
+    if flow::is_gone(&backend, &flow) || !label.names(&backend) {
         return None;
     }
     if !track::observe(tables, env, &entry, &flow, inner, Side::Client) {

@@ -5,6 +5,7 @@ use super::parse::Headers;
 use super::{ETHERNET, Packet};
 use crate::abi::{Reply, UDP};
 use crate::address::Address;
+use crate::tuple::Tuple;
 
 /// Source and destination as they shall be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -20,6 +21,17 @@ pub struct Translation {
 }
 
 impl Translation {
+    /// A tuple's own source and destination.
+    #[inline(always)]
+    pub fn of(tuple: &Tuple) -> Self {
+        Self {
+            source: tuple.source,
+            destination: tuple.destination,
+            source_port: tuple.source_port,
+            destination_port: tuple.destination_port,
+        }
+    }
+
     /// Source and destination of a backend's packet as the client knows them.
     #[inline(always)]
     pub fn back(reply: &Reply) -> Self {

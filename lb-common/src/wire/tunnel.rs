@@ -2,7 +2,7 @@
 
 use super::checksum::Diff;
 use super::{ETHERNET, Packet, ethertype};
-use crate::abi::UDP;
+use crate::abi::{Backend, UDP};
 use crate::address::Address;
 
 /// Geneve header with our option.
@@ -40,6 +40,14 @@ pub struct Label {
     pub network: u32,
     /// The backend's address.
     pub backend: Address,
+}
+
+impl Label {
+    /// Whether it names this backend.
+    #[inline(always)]
+    pub fn names(&self, backend: &Backend) -> bool {
+        self.backend == backend.address && self.port == backend.port && self.network == backend.network
+    }
 }
 
 /// Addresses of the outer header.

@@ -28,7 +28,7 @@ use crate::model::desired::{self, Desired, UnknownNode};
 use crate::model::snapshot::{Service, Snapshot};
 use crate::net::{Link, Netlink, Routes};
 use crate::plan::store::{ReadTables, WriteTables};
-use crate::plan::{self, Actual, Mirror, Plan, Reusable};
+use crate::plan::{self, Actual, Mirror, Plan, Resting, Reusable};
 use crate::provider::docker::Local;
 
 /// So few services are never too many to be looked at alone.
@@ -105,6 +105,8 @@ pub(super) struct Synchronizer {
     pub(super) fill_first: bool,
     /// Backends that datagrams of a service have left, although another one still uses them.
     shed: BTreeSet<(u64, EndpointKey)>,
+    /// Backends without a slot in their service, which was so after the last synchronisation.
+    resting: Resting,
     /// What the last complete synchronisation was made from: a change of neighbours that changes none of it
     /// needs no reading of the tables.
     last: Option<Last>,
@@ -179,6 +181,7 @@ impl Synchronizer {
             reusable: Reusable::default(),
             fill_first: false,
             shed: BTreeSet::new(),
+            resting: Resting::new(),
             last: None,
             routes: Routes::default(),
         }
@@ -344,6 +347,10 @@ impl Synchronizer {
         };
         if report.is_complete() {
             plan.ops[..report.done].iter().for_each(|op| mirror.note(op));
+            for row in plan::resting(&had) {
+                self.resting.remove(&row);
+            }
+            self.resting.extend(plan::resting(&wanted));
             last.inputs.basis = basis;
             last.unfinished = plan.has_removals().then(|| Unfinished {
                 plan,
@@ -473,12 +480,23 @@ impl Synchronizer {
         let mut actual = Actual::read(&self.store).context("cannot read the tables")?;
         actual.reusable = self.reusable.clone();
         let plan = if explained() { plan::diff } else { plan::writes }(&desired, &actual);
-        let Desired { separate, drained, .. } = desired;
+        let left = plan::left(&desired, &actual, &self.resting);
         outcome.phases[1] = start.elapsed();
         fault::here(Point::SyncPlanned);
 
         let start = Instant::now();
-        let report = plan::apply(&plan, &mut self.store);
+        let mut ended = Ok(0);
+        let report = plan::apply_with(&plan, &mut self.store, |store| {
+            if !left.is_empty() {
+                ended = shed::shed(store, &left);
+            }
+        });
+        let ended = ended?;
+        if ended > 0 {
+            tracing::info!(target: "lb::sync", flows = ended, "flows leave backends that other services still use");
+        }
+        self.resting = plan::resting(&desired).collect();
+        let Desired { separate, drained, .. } = desired;
         outcome.phases[2] = start.elapsed();
         fault::here(Point::SyncApplied);
         outcome.writes += report.done;
@@ -487,7 +505,13 @@ impl Synchronizer {
         if !report.is_complete() {
             outcome.problems.push(report.to_string());
         } else if self.shed != drained {
-            let moved = shed::shed(&mut self.store, &drained)?;
+            let leave = shed::drained(&self.store, &drained)?;
+            let mut moved = 0;
+            if !leave.is_empty() {
+                // A program that has read the old slots may be writing its flow down.
+                self.store.settle();
+                moved = shed::shed(&self.store, &leave)?;
+            }
             if moved > 0 {
                 tracing::info!(target: "lb::sync", flows = moved, "UDP flows leave what drains in their service alone");
             }

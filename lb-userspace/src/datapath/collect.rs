@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use lb_common::abi::{
-    self, Backend, Backends, COLLECT_OVERFLOW, COLLECT_REPLY, COLLECT_V6, Collect, Flow, FlowKey4, FlowKey6, Flows4,
-    Flows6, Overflow4, Overflow6, OverflowReplies4, OverflowReplies6, PressureTable, Replies4, Replies6, Reply, Table,
+    self, Backend, Backends, Collect, Flow, FlowKey4, FlowKey6, Flows4, Flows6, Overflow4, Overflow6, OverflowReplies4,
+    OverflowReplies6, PressureTable, Replies4, Replies6, Reply, Table,
 };
-use lb_common::address::Address;
-use lb_common::collect::dead;
-use lb_common::flow::{target, target_port};
+use lb_common::collect::{self, dead};
+use lb_common::flow::flow_tuple;
 use lb_common::pressure;
+use lb_common::tuple::Tuple;
 
 use super::store::Store;
 use super::{clock, layout};
@@ -102,7 +102,7 @@ impl Collector {
 
     /// Removes dead flows, counts the others, notes every backend that was referred to. Returns how many live. Flows that
     /// nobody has answered live for `unanswered` ticks at most.
-    fn expire<T, K: Tuple>(
+    fn expire<T, K: Key>(
         &self,
         census: &mut Census,
         referred: &mut BTreeSet<u32>,
@@ -125,7 +125,11 @@ impl Collector {
             }
         })?;
         for key in expired {
-            census.expired += u64::from(self.store.collect(&key.request(table_of::<T>(), unanswered))?);
+            census.expired += u64::from(self.store.collect(&Collect::dead(
+                &key.tuple(),
+                is_overflow::<T>(),
+                unanswered,
+            ))?);
         }
         Ok(live)
     }
@@ -149,37 +153,31 @@ impl Collector {
         F: Table<Key = K, Value = Flow>,
         O: Table<Key = K, Value = Flow>,
         R: Table<Key = K, Value = Reply>,
-        K: Tuple,
+        K: Key,
     {
         let mut lost = Vec::new();
         let mut failed = None;
-        self.store
-            .walk::<R>(PAUSE, |key, reply| match self.flow::<F, O, K>(&key.flow(reply)) {
-                Ok(flow) => {
-                    if !leads_home(key, reply, flow.as_ref(), backends) {
-                        lost.push(*key);
-                    }
-                }
+        self.store.walk::<R>(PAUSE, |key, reply| {
+            let back = key.tuple();
+            match self.flow::<F, O, K>(&K::from(&flow_tuple(reply, &back))) {
+                Ok(flow) if leads_home(&back, reply, flow.as_ref(), backends) => {}
+                Ok(_) => lost.push(back),
                 Err(e) => failed = Some(e),
-            })?;
+            }
+        })?;
         if let Some(e) = failed {
             return Err(e);
         }
-        for key in lost {
-            let request = key.request(table_of::<R>() | COLLECT_REPLY, u32::MAX);
-            census.orphans += u64::from(self.store.collect(&request)?);
+        for back in lost {
+            census.orphans += u64::from(self.store.collect(&Collect::reply(&back, is_overflow::<R>()))?);
         }
         Ok(())
     }
 }
 
-/// As the program that removes entries is told.
-fn table_of<T: Table>() -> u32 {
-    if layout::is_overflow_table(T::NAME) {
-        COLLECT_OVERFLOW
-    } else {
-        0
-    }
+/// Whether what is least used gives way in a table.
+pub(super) fn is_overflow<T: Table>() -> bool {
+    layout::is_overflow_table(T::NAME)
 }
 
 /// How long to rest after a walk that took `busy`, when walks should be `interval` apart.
@@ -210,89 +208,33 @@ pub fn run(
     }
 }
 
-/// Whether the flow that a reply leads to exists and goes to the reply's backend. A flow whose backend is
-/// gone keeps its reply: it is needed to reset both sides.
-fn leads_home<K: Tuple>(key: &K, reply: &Reply, flow: Option<&Flow>, backends: &BTreeMap<u32, Backend>) -> bool {
-    let Some(flow) = flow else { return false };
-    let (source, source_port, destination_port) = key.ends();
-    if flow.source_port != destination_port {
-        return false;
-    }
-    match backends.get(&flow.backend) {
-        Some(b) if b.generation == flow.generation && b.state != abi::BACKEND_GONE => {
-            // What the programs ask before they translate.
-            *target(b, reply.network) == source && target_port(b, reply.frontend_port) == source_port
-        }
-        _ => true,
-    }
+/// Whether the flow that a reply leads to exists and goes to the reply's backend.
+fn leads_home(back: &Tuple, reply: &Reply, flow: Option<&Flow>, backends: &BTreeMap<u32, Backend>) -> bool {
+    flow.is_some_and(|flow| collect::leads_home(reply, back, flow, backends.get(&flow.backend)))
 }
 
 /// The key of a flow or reply of either family.
-trait Tuple: aya::Pod + Ord {
-    /// As the program that removes entries is told; `table`: `COLLECT_*` bits but for the family.
-    fn request(&self, table: u32, unanswered: u32) -> Collect;
-    /// Key of the flow that the reply with this key leads to.
-    fn flow(&self, reply: &Reply) -> Self;
-    /// Source, source port, destination port.
-    fn ends(&self) -> (Address, u16, u16);
+pub(super) trait Key: aya::Pod + Ord + for<'a> From<&'a Tuple> {
+    /// What it says.
+    fn tuple(&self) -> Tuple;
 }
 
-impl Tuple for FlowKey4 {
-    fn request(&self, table: u32, unanswered: u32) -> Collect {
-        Collect {
-            source: Address::v4(self.source),
-            destination: Address::v4(self.destination),
-            ports: u32::from(self.source_port) << 16 | u32::from(self.destination_port),
-            network_protocol: self.network_protocol,
-            unanswered,
-            table,
-        }
-    }
-
-    fn flow(&self, reply: &Reply) -> Self {
-        Self {
-            source: reply.client.v4_bytes(),
-            destination: reply.frontend.v4_bytes(),
-            source_port: reply.client_port,
-            destination_port: reply.frontend_port,
-            network_protocol: reply.network << 8 | self.network_protocol & 0xff,
-        }
-    }
-
-    fn ends(&self) -> (Address, u16, u16) {
-        (Address::v4(self.source), self.source_port, self.destination_port)
+impl Key for FlowKey4 {
+    fn tuple(&self) -> Tuple {
+        self.into()
     }
 }
 
-impl Tuple for FlowKey6 {
-    fn request(&self, table: u32, unanswered: u32) -> Collect {
-        Collect {
-            source: self.source,
-            destination: self.destination,
-            ports: u32::from(self.source_port) << 16 | u32::from(self.destination_port),
-            network_protocol: self.network_protocol,
-            unanswered,
-            table: table | COLLECT_V6,
-        }
-    }
-
-    fn flow(&self, reply: &Reply) -> Self {
-        Self {
-            source: reply.client,
-            destination: reply.frontend,
-            source_port: reply.client_port,
-            destination_port: reply.frontend_port,
-            network_protocol: reply.network << 8 | self.network_protocol & 0xff,
-        }
-    }
-
-    fn ends(&self) -> (Address, u16, u16) {
-        (self.source, self.source_port, self.destination_port)
+impl Key for FlowKey6 {
+    fn tuple(&self) -> Tuple {
+        self.into()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use lb_common::address::Address;
+
     use super::*;
 
     fn flow(last_seen: u32, timeout: u32) -> Flow {
@@ -330,7 +272,8 @@ mod tests {
             network: 5,
             ..Reply::default()
         };
-        let leads_home = |flow: Option<&Flow>, backends: &BTreeMap<_, _>| leads_home(&key, &reply, flow, backends);
+        let leads_home =
+            |flow: Option<&Flow>, backends: &BTreeMap<_, _>| leads_home(&key.tuple(), &reply, flow, backends);
         let mut backends = BTreeMap::from([(1, backend)]);
         assert!(leads_home(Some(&ours), &backends));
         assert!(!leads_home(None, &backends));
@@ -374,13 +317,23 @@ mod tests {
             network: 5,
             ..Reply::default()
         };
-        assert!(leads_home(&key([10, 0, 0, 2], 9000, 5), &vip, Some(&ours), &backends));
-        assert!(!leads_home(&key([10, 0, 0, 2], 9001, 5), &vip, Some(&ours), &backends));
+        assert!(leads_home(
+            &key([10, 0, 0, 2], 9000, 5).tuple(),
+            &vip,
+            Some(&ours),
+            &backends
+        ));
+        assert!(!leads_home(
+            &key([10, 0, 0, 2], 9001, 5).tuple(),
+            &vip,
+            Some(&ours),
+            &backends
+        ));
         let published = Reply {
             network: abi::NETWORK_NODE,
             ..vip
         };
-        let delivered = key([172, 18, 0, 3], 9000, abi::NETWORK_NODE);
+        let delivered = key([172, 18, 0, 3], 9000, abi::NETWORK_NODE).tuple();
         assert!(leads_home(&delivered, &published, Some(&ours), &backends));
         assert!(!leads_home(&delivered, &vip, Some(&ours), &backends));
     }
@@ -401,7 +354,7 @@ mod tests {
             ..FlowKey4::default()
         };
         assert_eq!(
-            key.flow(&reply),
+            FlowKey4::from(&flow_tuple(&reply, &key.tuple())),
             FlowKey4 {
                 source: [192, 0, 2, 1],
                 destination: [203, 0, 113, 1],

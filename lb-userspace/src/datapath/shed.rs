@@ -1,31 +1,34 @@
-//! [`shed`]: datagrams leave a backend that drains in their service and takes new flows in another one.
+//! [`shed`]: flows of a service leave a backend that another service still uses.
 //!
-//! A backend's element says for all services whether it drains, and one that is ready anywhere is ready. Connections stay
-//! all the same, and new flows never get there, because slots are a service's own; only a UDP flow would. It is removed
-//! instead, so that its next packet selects among the slots of its service.
+//! A backend's element says for all services whether it is there and whether it drains, and one that is ready anywhere is
+//! ready. New flows get to it by the slots of a service alone; what is under way does not ask. So the flows are removed: the
+//! next packet of a TCP connection is reset as one that nobody knows, a datagram selects among the slots of its service.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lb_common::abi::{BACKEND_GONE, Backends, EndpointKey, Flow, Flows4, Flows6, Services, Table, UDP};
+use lb_common::abi::{
+    BACKEND_GONE, Backends, Collect, EndpointKey, Flow, Flows4, Flows6, Overflow4, Overflow6, Services, Table, UDP,
+};
 
+use super::collect::{Key, is_overflow};
 use super::store::Store;
-use crate::plan::store::{ReadTables, StoreError, WriteTables};
+use crate::plan::store::{ReadTables, StoreError};
 
-/// Removes the UDP flows of each service (its identity) to each backend; how many there were. Slots of the services must
-/// be without those backends already.
+/// Looks at all flows at most: a packet at the same moment keeps a flow from being ended, until the next look.
+const LOOKS: usize = 4;
+
+/// Service and backend, by the numbers that flows have, of UDP backends that drain in a service (its identity) alone.
 ///
 /// # Errors
-/// A table cannot be read or written.
-pub fn shed(store: &mut Store, drained: &BTreeSet<(u64, EndpointKey)>) -> Result<usize, StoreError> {
-    if drained.is_empty() {
-        return Ok(0);
+/// A table cannot be read.
+pub fn drained(store: &Store, drained: &BTreeSet<(u64, EndpointKey)>) -> Result<BTreeSet<(u32, u32)>, StoreError> {
+    let mut leave = BTreeSet::new();
+    if drained.iter().all(|(_, key)| key.protocol != UDP) {
+        return Ok(leave);
     }
-    // A program that has read the old slots may be writing its flow down.
-    store.settle();
     let services = store.entries::<Services>()?;
     let backends = store.entries::<Backends>()?;
-    let mut leave = HashSet::new();
     for (id, service) in &services {
         for (backend, value) in backends.iter().filter(|(_, value)| value.state != BACKEND_GONE) {
             let key = EndpointKey {
@@ -40,25 +43,51 @@ pub fn shed(store: &mut Store, drained: &BTreeSet<(u64, EndpointKey)>) -> Result
             }
         }
     }
-    if leave.is_empty() {
-        return Ok(0);
-    }
-    Ok(remove::<Flows4>(store, &leave)? + remove::<Flows6>(store, &leave)?)
+    Ok(leave)
 }
 
-fn remove<T: Table<Value = Flow>>(store: &Store, leave: &HashSet<(u32, u32)>) -> Result<usize, StoreError>
+/// Removes the flows of each service to each backend; how many there were. Slots in force must be without those, and no
+/// program may run that has read others.
+///
+/// # Errors
+/// A table cannot be read, or the program that removes flows cannot be run.
+pub fn shed(store: &Store, leave: &BTreeSet<(u32, u32)>) -> Result<usize, StoreError> {
+    let mut removed = 0;
+    for _ in 0..LOOKS {
+        let mut found = 0;
+        // These first: a flow may move from there to a flow table meanwhile.
+        for look in [
+            look::<Overflow4, _>,
+            look::<Overflow6, _>,
+            look::<Flows4, _>,
+            look::<Flows6, _>,
+        ] {
+            let (there, gone) = look(store, leave)?;
+            found += there;
+            removed += gone;
+        }
+        if found == 0 {
+            break;
+        }
+    }
+    Ok(removed)
+}
+
+/// Flows that were found, and those of them that were removed.
+fn look<T, K: Key>(store: &Store, leave: &BTreeSet<(u32, u32)>) -> Result<(usize, usize), StoreError>
 where
-    T::Key: aya::Pod,
+    T: Table<Key = K, Value = Flow>,
 {
-    let mut keys = Vec::new();
+    let mut flows = Vec::new();
     store.walk::<T>(Duration::ZERO, |key, flow| {
         if leave.contains(&(flow.service, flow.backend)) {
-            keys.push(*key);
+            flows.push((key.tuple(), flow.service, flow.backend));
         }
     })?;
     let mut removed = 0;
-    for key in keys {
-        removed += usize::from(store.remove::<T>(&key)?);
+    for (tuple, service, backend) in &flows {
+        let request = Collect::left(tuple, is_overflow::<T>(), *service, *backend);
+        removed += usize::from(store.collect(&request)?);
     }
-    Ok(removed)
+    Ok((flows.len(), removed))
 }

@@ -149,10 +149,6 @@ impl Store {
             operation: "run",
             source,
         };
-        let mut frame = [0; abi::COLLECT_OFFSET + size_of::<abi::Collect>()];
-        // Of the types for local experiments (IEEE 802): the kernel looks at no header behind it.
-        frame[12..14].copy_from_slice(&0x88b5_u16.to_be_bytes());
-        frame[abi::COLLECT_OFFSET..].copy_from_slice(as_bytes(request));
         let program = match self.collector.get() {
             Some(program) => program,
             None => {
@@ -161,7 +157,7 @@ impl Store {
                 self.collector.get_or_init(|| program)
             }
         };
-        Ok(sys::run(program.as_fd(), &frame).map_err(fail)? == 1)
+        Ok(sys::run(program.as_fd(), &request.frame()).map_err(fail)? == 1)
     }
 
     /// Removes an entry of a hash table without the right to write elsewhere (expiry of flows).

@@ -105,12 +105,21 @@ pub struct Service {
     pub target: u16,
     /// Backends that new flows are given to, with their weights, in the order of their keys.
     pub shares: Vec<(EndpointKey, u16)>,
+    /// Its other backends, in that order: they drain or are about to go, and keep the flows that they have.
+    pub resting: Vec<EndpointKey>,
     /// Clients that its published ports answer, as rows of the table without the service's number; `None`: everybody.
     pub sources: Option<BTreeMap<Prefix, u32>>,
     /// Idle timeout of established TCP flows, ticks; 0: the agent's setting.
     pub tcp_timeout: u32,
     /// Idle timeout of UDP flows, ticks; 0: the agent's setting.
     pub udp_timeout: u32,
+}
+
+impl Service {
+    /// Whether a backend is one of its own.
+    pub fn has(&self, key: &EndpointKey) -> bool {
+        self.shares.binary_search_by(|(there, _)| there.cmp(key)).is_ok() || self.resting.binary_search(key).is_ok()
+    }
 }
 
 /// A prefix of addresses: bits as [`SourceKey`](lb_common::abi::SourceKey) counts them, and the first address.

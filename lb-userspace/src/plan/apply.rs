@@ -58,12 +58,20 @@ impl fmt::Display for Report {
 /// Executes `plan`, never in another order. What depends on a failed op is left out and everything else done: a
 /// service that cannot be changed keeps its old backends and stops no other. The next diff plans the rest again.
 pub fn apply(plan: &Plan, tables: &mut impl WriteTables) -> Report {
+    apply_with(plan, tables, |_| {})
+}
+
+/// As [`apply`]; calls `settled` when everything that is to be in force is, and nothing was removed yet.
+pub fn apply_with<T: WriteTables>(plan: &Plan, tables: &mut T, settled: impl FnOnce(&mut T)) -> Report {
     let mut work = Work::new(plan);
     let removals = removals(plan);
     work.execute(0..removals, tables);
     if removals > 0 && removals < plan.ops.len() {
         tables.settle();
         fault::here(Point::ApplySettled);
+    }
+    if work.report.is_complete() {
+        settled(tables);
     }
     work.execute(removals..plan.ops.len(), tables);
     work.report

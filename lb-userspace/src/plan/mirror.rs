@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use lb_common::abi::{self, BACKEND_GONE, EndpointKey, SlotKey, SourceKey, capacity};
 
 use super::actual::{Actual, Elsewhere, Reusable, key_of};
+use super::left::leaves;
 use super::{Op, Plan, Row, diff, writes};
-use crate::model::desired::Desired;
+use crate::model::desired::{self, Desired};
 
 /// The rows of all tables, as they are known to be.
 #[derive(Debug, Default)]
@@ -100,6 +101,14 @@ impl Mirror {
         let Part { had, wanted } = part;
         let drained = !had.drained.is_empty() || !wanted.drained.is_empty();
         if !had.separate || !wanted.separate || drained {
+            return None;
+        }
+        // What has left a service and stays in another one has flows to be ended.
+        let loses = |(identity, service): (&u64, &desired::Service)| {
+            let mut keys = service.shares.iter().map(|(key, _)| key).chain(&service.resting);
+            keys.any(|key| leaves(wanted, *identity, key))
+        };
+        if had.services.iter().any(loses) {
             return None;
         }
         let mut rows = Actual {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`actual`] | what the tables hold now |
 //! | [`ids`] | which number stands for which name |
+//! | [`left()`] | backends that have left one of their services |
 //! | [`slots`] | the order of a service's slots |
 //! | [`diff()`] | the plan: make before break |
 //! | [`apply()`] | its execution, step by step |
@@ -16,6 +17,7 @@ pub mod diff;
 mod explain;
 pub mod ids;
 mod join;
+mod left;
 pub mod memory;
 pub mod mirror;
 mod print;
@@ -27,8 +29,9 @@ use lb_common::address::Address;
 use serde::Serialize;
 
 pub use actual::{Actual, Reusable};
-pub use apply::{Report, apply, begin, finish};
+pub use apply::{Report, apply, apply_with, begin, finish};
 pub use diff::{diff, writes};
+pub use left::{Resting, left, resting};
 pub use memory::MemoryTables;
 pub use mirror::Mirror;
 

@@ -11,7 +11,7 @@ use crate::model::snapshot::{
 };
 
 /// A service with a VIP and a published port, and backends 10.0.1.`host` on node n1.
-fn snapshot(hosts: &[u8]) -> Snapshot {
+pub(super) fn snapshot(hosts: &[u8]) -> Snapshot {
     let ip = |text: String| text.parse::<IpAddr>().unwrap();
     Snapshot {
         generation: 1,
@@ -69,7 +69,7 @@ fn snapshot(hosts: &[u8]) -> Snapshot {
     }
 }
 
-fn desired(snapshot: &Snapshot) -> Desired {
+pub(super) fn desired(snapshot: &Snapshot) -> Desired {
     Desired::compile(snapshot, "n1", &Interfaces::new()).unwrap()
 }
 
@@ -77,7 +77,7 @@ fn plan(snapshot: &Snapshot, tables: &MemoryTables) -> Plan {
     diff(&desired(snapshot), &Actual::read(tables).unwrap())
 }
 
-fn tables(snapshot: &Snapshot) -> MemoryTables {
+pub(super) fn tables(snapshot: &Snapshot) -> MemoryTables {
     let mut tables = MemoryTables::default();
     assert!(apply(&plan(snapshot, &tables), &mut tables).is_complete());
     tables

@@ -1,7 +1,7 @@
 //! From a [`Snapshot`] to one node's [`Desired`].
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -268,7 +268,7 @@ impl Compiler<'_> {
             self.refuse(format!("service {key}"), reason);
             return None;
         }
-        let shares = self.shares(listener, local);
+        let (shares, resting) = self.members(listener, local);
         let timeout = |t: Option<Duration>| t.map_or(0, ticks);
         self.desired.services.insert(
             identity,
@@ -276,6 +276,7 @@ impl Compiler<'_> {
                 key,
                 target: listener.port.target,
                 shares,
+                resting,
                 sources: sources(&listener.service.sources, listener.family),
                 tcp_timeout: timeout(listener.service.tcp_timeout),
                 udp_timeout: timeout(listener.service.udp_timeout),
@@ -285,9 +286,10 @@ impl Compiler<'_> {
     }
 
     /// Adds the backends of a listener; returns those that take new flows: the ready ones, or the draining ones
-    /// while no other is there.
-    fn shares(&mut self, listener: &Listener<'_>, local: bool) -> Vec<(EndpointKey, u16)> {
+    /// while no other is there; and the others.
+    fn members(&mut self, listener: &Listener<'_>, local: bool) -> (Vec<(EndpointKey, u16)>, Vec<EndpointKey>) {
         let mut members: BTreeMap<EndpointKey, (BackendState, u16)> = BTreeMap::new();
+        let mut resting = BTreeSet::new();
         for backend in &listener.service.backends {
             let Some(address) = of_family(&backend.addresses, listener.family) else {
                 continue;
@@ -310,6 +312,7 @@ impl Compiler<'_> {
             };
             let attached = self.backend(key, backend, node, listener.network);
             if !attached && backend.state == BackendState::Ready {
+                resting.insert(key);
                 continue;
             }
             let member = members.entry(key).or_insert((backend.state, backend.weight.max(1)));
@@ -326,11 +329,11 @@ impl Compiler<'_> {
             self.desired.drained.extend(drained.map(|(key, _)| (identity, *key)));
         }
         let takes = |state: BackendState| !ready || state == BackendState::Ready;
-        members
-            .into_iter()
-            .filter(|(_, (state, _))| takes(*state))
-            .map(|(key, (_, weight))| (key, weight))
-            .collect()
+        let (shares, rest): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, (state, _))| takes(*state));
+        resting.extend(rest.into_iter().map(|(key, _)| key));
+        let shares: Vec<_> = shares.into_iter().map(|(key, (_, weight))| (key, weight)).collect();
+        resting.retain(|key| shares.binary_search_by(|(there, _)| there.cmp(key)).is_err());
+        (shares, resting.into_iter().collect())
     }
 
     /// Adds a backend; returns whether packets can get to it.

@@ -1,0 +1,121 @@
+//! Tables by name: their capacities, keys and values.
+
+use super::{
+    Backend, EndpointKey, Flow, FlowKey4, FlowKey6, Frontend, Interface, InterfaceKey, Node, NodeAddress, PathMtu,
+    Pressure, Reply, Service, Settings, SlotKey, SourceKey, Vip, VipKey,
+};
+use crate::address::Address;
+
+/// Capacities of the maps.
+pub mod capacity {
+    /// `frontends`.
+    pub const FRONTENDS: u32 = 65_536;
+    /// `services`, `cursors` and `service_counters`.
+    pub const SERVICES: u32 = 32_768;
+    /// `slots`, two generations of each service.
+    pub const SLOTS: u32 = 1_048_576;
+    /// `backends` and `local_backends`.
+    pub const BACKENDS: u32 = 262_144;
+    /// `nodes`.
+    pub const NODES: u32 = 4_096;
+    /// `addresses`.
+    pub const ADDRESSES: u32 = 16_384;
+    /// `vips`.
+    pub const VIPS: u32 = 65_536;
+    /// `sources`.
+    pub const SOURCES: u32 = 65_536;
+    /// `interfaces`.
+    pub const INTERFACES: u32 = 16_384;
+    /// Each of `flows4`, `flows6`, `replies4`, `replies6`, unless the agent's configuration says otherwise.
+    pub const FLOWS: u32 = 1_048_576;
+    /// Each of the overflow tables, unless the agent's configuration says otherwise; their memory is taken at once.
+    pub const OVERFLOW: u32 = 65_536;
+    /// `counters`.
+    pub const COUNTERS: u32 = 64;
+    /// `jumps`.
+    pub const JUMPS: u32 = 16;
+    /// `fragments`: datagrams under way at one time.
+    pub const FRAGMENTS: u32 = 8_192;
+}
+
+/// A map as the agent and `lbctl` see it.
+pub trait Table {
+    /// The map's name in the object and in the pin directory.
+    const NAME: &'static str;
+    /// Whether every index always exists (array) or only what was written (hash).
+    const ARRAY: bool;
+    /// Key.
+    type Key: Copy + Ord;
+    /// Value.
+    type Value: Copy + PartialEq;
+}
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $marker:ident = $name:literal $array:literal $key:ty => $value:ty;)*) => {
+        $( $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub struct $marker;
+        impl Table for $marker {
+            const NAME: &'static str = $name;
+            const ARRAY: bool = $array;
+            type Key = $key;
+            type Value = $value;
+        } )*
+        /// Names of the maps that [`Table`] describes.
+        pub const TABLE_NAMES: &[&str] = &[$($name),*];
+    };
+}
+
+tables! {
+    /// One element: [`Settings`].
+    SettingsTable = "settings" true u32 => Settings;
+    /// Interface to what is behind it.
+    Interfaces = "interfaces" false InterfaceKey => Interface;
+    /// Frontend to service.
+    Frontends = "frontends" false EndpointKey => Frontend;
+    /// Service id to [`Service`].
+    Services = "services" false u32 => Service;
+    /// Slot to backend id.
+    Slots = "slots" false SlotKey => u32;
+    /// Service id to the number of flows begun; written by the programs alone.
+    Cursors = "cursors" true u32 => u64;
+    /// Backend id to [`Backend`].
+    Backends = "backends" true u32 => Backend;
+    /// Address of a backend on this node to its id: what may be named in the tunnel.
+    LocalBackends = "local_backends" false EndpointKey => u32;
+    /// Node id to [`Node`].
+    Nodes = "nodes" true u32 => Node;
+    /// Address of any node to [`NodeAddress`].
+    Addresses = "addresses" false Address => NodeAddress;
+    /// VIPs for which ARP, ND and echo are answered.
+    Vips = "vips" false VipKey => Vip;
+    /// Which clients the frontends with [`FRONTEND_FILTERED`] answer. A trie: what is read by a key is the longest prefix of it.
+    Sources = "sources" false SourceKey => u32;
+    /// IPv4 flows.
+    Flows4 = "flows4" false FlowKey4 => Flow;
+    /// IPv6 flows.
+    Flows6 = "flows6" false FlowKey6 => Flow;
+    /// IPv4 replies.
+    Replies4 = "replies4" false FlowKey4 => Reply;
+    /// IPv6 replies.
+    Replies6 = "replies6" false FlowKey6 => Reply;
+    /// IPv4 flows that began while `flows4` or `replies4` was full.
+    Overflow4 = "overflow4" false FlowKey4 => Flow;
+    /// IPv6 flows that began while `flows6` or `replies6` was full.
+    Overflow6 = "overflow6" false FlowKey6 => Flow;
+    /// Replies of the flows in `overflow4`.
+    OverflowReplies4 = "overflow_replies4" false FlowKey4 => Reply;
+    /// Replies of the flows in `overflow6`.
+    OverflowReplies6 = "overflow_replies6" false FlowKey6 => Reply;
+    /// One element: [`Pressure`].
+    PressureTable = "pressure" true u32 => Pressure;
+    /// Node id to [`PathMtu`]; written by the programs alone.
+    PathMtus = "path_mtus" true u32 => PathMtu;
+}
+
+/// Per-CPU array of [`Counter`] by reason code.
+pub const COUNTERS: &str = "counters";
+/// Datagrams under way in fragments: [`FragmentKey`] to [`Fragment`]; the least recently used goes first.
+pub const FRAGMENTS: &str = "fragments";
+/// Per-CPU array of [`ServiceCounter`] by service id.
+pub const SERVICE_COUNTERS: &str = "service_counters";
