@@ -52,6 +52,7 @@ pub(super) async fn run(sources: Sources, merged: Merged) {
         // the same twice a second.
         let told = Told {
             snapshot: newest.snapshot.clone(),
+            first_hand: newest.first_hand,
             reports: reports.borrow_and_update().clone(),
             died: died.borrow_and_update().clone(),
         };
@@ -64,10 +65,11 @@ pub(super) async fn run(sources: Sources, merged: Merged) {
             if let Some(snapshot) = &newest.snapshot
                 && (news || newest.error.is_none() && state.error.is_some() || state.refused != newest.refused)
             {
-                // Only a manager hears reports; on a worker they are in what the manager says.
-                let mut whole = match &reading {
-                    Some(_) => with_reports(snapshot, &told.reports),
-                    None => (**snapshot).clone(),
+                // Not asked of the reading, which comes a moment after the state.
+                let mut whole = if newest.first_hand {
+                    with_reports(snapshot, &told.reports)
+                } else {
+                    (**snapshot).clone()
                 };
                 dead.drain(&mut whole);
                 let refused = (*newest.refused).clone();
@@ -111,6 +113,7 @@ pub(super) async fn run(sources: Sources, merged: Merged) {
 /// What was said, as far as the state depends on it.
 struct Told {
     snapshot: Option<Arc<Snapshot>>,
+    first_hand: bool,
     reports: BTreeMap<String, Reported>,
     died: BTreeSet<String>,
 }
@@ -118,7 +121,10 @@ struct Told {
 impl PartialEq for Told {
     fn eq(&self, other: &Self) -> bool {
         let pointer = |told: &Self| told.snapshot.as_ref().map(Arc::as_ptr);
-        pointer(self) == pointer(other) && self.reports == other.reports && self.died == other.died
+        pointer(self) == pointer(other)
+            && self.first_hand == other.first_hand
+            && self.reports == other.reports
+            && self.died == other.died
     }
 }
 

@@ -15,6 +15,9 @@ pub struct ProviderState {
     /// Name of this node in the snapshot, where the source says which node it was read on; `None`: the configured
     /// name holds.
     pub node: Option<Arc<str>>,
+    /// A Swarm's manager has read the snapshot on this node: what nodes report is not in it. What comes from another agent
+    /// has it.
+    pub first_hand: bool,
     /// What of the source is not in the snapshot, and why; sorted.
     pub refused: Arc<Vec<Refusal>>,
     /// Why the newest state of the source is not in force, if it is not.
@@ -39,6 +42,7 @@ impl Default for ProviderState {
         Self {
             snapshot: None,
             node: None,
+            first_hand: false,
             refused: Arc::default(),
             error: None,
             last_change: Instant::now(),

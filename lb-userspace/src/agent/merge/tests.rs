@@ -51,14 +51,24 @@ impl Bench {
         }
     }
 
-    /// The provider reads this on node n1.
+    /// The provider reads this on node n1, which is a manager.
     fn reads(&self, snapshot: Snapshot) {
+        self.publish(snapshot, true);
+    }
+
+    /// A manager's agent says this to node n1.
+    fn hears(&self, snapshot: Snapshot) {
+        self.publish(snapshot, false);
+    }
+
+    fn publish(&self, snapshot: Snapshot, first_hand: bool) {
         self.provider.send_modify(|state| {
             state.accept(snapshot, Vec::new(), Some("n1"));
+            state.first_hand = first_hand;
         });
     }
 
-    /// And n1 is a manager.
+    /// And it is there for others, which comes second.
     fn manages(&self) {
         let snapshot = self.provider.borrow().snapshot.clone().unwrap();
         self.readings.send_replace(Some(Reading {
@@ -97,6 +107,36 @@ async fn a_report_that_comes_after_the_state_is_merged() {
             .unwrap()
             .unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_a_manager_reads_is_never_without_what_was_reported_before() {
+    let mut bench = Bench::start();
+    let reports = report("id-n2", &["2001:db8::2"], Some(&[]));
+    bench.reports.send_replace(reports.clone());
+    bench.reads(snapshot());
+    bench.until(|_| true).await;
+    // Nothing of it is there for others yet.
+    assert!(bench.readings.borrow().is_none());
+    let first = bench.states.borrow().snapshot.clone().unwrap();
+    let mut wanted = with_reports(&snapshot(), &reports);
+    wanted.generation = first.generation;
+    assert_eq!(*first, wanted);
+}
+
+#[tokio::test]
+async fn what_another_agent_says_is_taken_as_it_is_until_this_one_reads_itself() {
+    let mut bench = Bench::start();
+    bench.reports.send_replace(report("id-n2", &["2001:db8::2"], None));
+    bench.hears(snapshot());
+    let known = |count: usize| move |snapshot: &Snapshot| snapshot.nodes[1].addresses.len() == count;
+    bench.until(|_| true).await;
+    assert!(known(1)(bench.states.borrow().snapshot.as_ref().unwrap()));
+    // The very same.
+    bench.reads(snapshot());
+    bench.until(known(2)).await;
+    bench.hears(snapshot());
+    bench.until(known(1)).await;
 }
 
 #[tokio::test]

@@ -39,7 +39,7 @@ impl Publisher {
 
     /// The state as this manager read it. `node` is the id of this node.
     pub(super) fn read(&self, snapshot: Snapshot, refused: Vec<Refusal>, node: &str, index: u64, read: Instant) {
-        self.accept(snapshot, refused, node, "manager");
+        self.publish(snapshot, refused, node, "manager", true);
         let Some(snapshot) = self.state.borrow().snapshot.clone() else {
             return;
         };
@@ -74,6 +74,10 @@ impl Publisher {
 
     /// A state from elsewhere. `node` is the id of this node; empty if it is not known.
     pub(super) fn accept(&self, snapshot: Snapshot, refused: Vec<Refusal>, node: &str, source: &'static str) {
+        self.publish(snapshot, refused, node, source, false);
+    }
+
+    fn publish(&self, snapshot: Snapshot, refused: Vec<Refusal>, node: &str, source: &'static str, first_hand: bool) {
         let own = snapshot
             .nodes
             .iter()
@@ -95,7 +99,9 @@ impl Publisher {
                     "cluster state changed"
                 );
             }
-            change != Change::Nothing
+            // With the snapshot, so that nobody takes the one for the other.
+            let before = std::mem::replace(&mut state.first_hand, first_hand);
+            change != Change::Nothing || before != first_hand
         });
     }
 

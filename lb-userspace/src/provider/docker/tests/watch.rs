@@ -174,7 +174,8 @@ async fn an_engine_without_nodes_is_not_believed() {
 async fn a_node_that_is_demoted_follows_managers_and_back() {
     let fake = Fake::manager();
     let (mut docker, streamed) = started(&fake);
-    until(&mut docker, |state| state.snapshot.is_some()).await;
+    let state = until(&mut docker, |state| state.snapshot.is_some()).await;
+    assert!(state.first_hand);
     fake.demote();
     docker.role.wait_for(|role| role.part == Part::Worker).await.unwrap();
     docker.readings.wait_for(Option::is_none).await.unwrap();
@@ -197,9 +198,10 @@ async fn a_node_that_is_demoted_follows_managers_and_back() {
     let without = |state: &ProviderState| snapshot(state).services.iter().all(|s| s.name != "web");
     let state = until(&mut docker, without).await;
     assert_eq!(state.node.as_deref(), Some("node2"));
-    assert!(state.error.is_none());
+    assert!(state.error.is_none() && !state.first_hand);
     fake.promote();
-    until(&mut docker, |state| !without(state)).await;
+    let state = until(&mut docker, |state| !without(state)).await;
+    assert!(state.first_hand);
     assert_eq!(docker.role.borrow().part, Part::Manager);
     assert!(docker.readings.borrow().is_some());
 }
