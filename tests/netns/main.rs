@@ -18,6 +18,7 @@
 //! | `names`, `names_load` | DNS; the same under load |
 //! | `cluster_file` | reload, automatic ports, invalid documents |
 //! | `operator` | lbctl, metrics, health |
+//! | `rest` | an agent with nothing to do |
 //! | `scale` | thousands of services, a thousand changes a second |
 //! | `xdp` | the same with native XDP on the nodes |
 
@@ -35,6 +36,7 @@ mod names;
 mod names_load;
 mod operator;
 mod published;
+mod rest;
 mod scale;
 mod topology;
 mod transfer;
