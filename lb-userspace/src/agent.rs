@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,7 +36,7 @@ use crate::dns::{self, DnsCounters, DnsHandle, Zone};
 use crate::fault::{self, Point};
 use crate::lifecycle::{self, Lock, Notifier};
 use crate::model::snapshot::Snapshot;
-use crate::net::memory;
+use crate::net::{self, memory};
 use crate::plan::store::StoreError;
 use crate::provider::ProviderState;
 use crate::telemetry::logs;
@@ -52,8 +52,8 @@ use sync::{Basis, Cluster, Depth, Outcome, Synchronizer};
 const RESYNC: Duration = Duration::from_secs(30);
 /// and, where that takes long, only after so many times as long.
 const RESYNC_SHARE: u32 = 2_000;
-/// A synchronisation that takes so long needs much memory, and for a moment only.
-const LARGE: Duration = Duration::from_millis(50);
+/// To start, and to compare all tables, needs memory for a moment only: so long after, it is given back.
+const TIDY: Duration = Duration::from_secs(1);
 /// Next hops towards other nodes are kept resolved.
 const WARM: Duration = Duration::from_secs(10);
 /// Flows are walked through this often, when they are few.
@@ -108,9 +108,19 @@ enum Synchronised {
     /// There was nothing to do.
     Unchanged,
     /// Everything is in force.
-    Done,
+    Done {
+        /// All tables were compared.
+        whole: bool,
+    },
     /// Something is not: try again.
     Incomplete,
+}
+
+impl Synchronised {
+    /// Whether all tables may have been compared, or will be soon.
+    const fn is_whole(&self) -> bool {
+        matches!(self, Self::Done { whole: true } | Self::Incomplete)
+    }
 }
 
 struct Agent {
@@ -122,11 +132,11 @@ struct Agent {
     swarm: Option<Swarm>,
     /// Name of this node in the snapshot.
     node: Arc<str>,
-    changed: Arc<Notify>,
+    changed: Arc<net::Changes>,
     synchronizer: Synchronizer,
     census: mpsc::Receiver<Result<Census, StoreError>>,
-    /// Dropping it ends the collector.
-    _collector: std::sync::mpsc::Sender<()>,
+    /// Asks the collector to walk at once; dropping it ends the collector.
+    collector: std::sync::mpsc::Sender<()>,
     names: Names,
     lead: Lead,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -155,6 +165,9 @@ impl Agent {
         let rest = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(rest);
         let mut leading = false;
+        let tidy = tokio::time::sleep(TIDY);
+        tokio::pin!(tidy);
+        let mut surplus = true;
         let mut failures = 0;
         let mut collecting = true;
         loop {
@@ -174,7 +187,10 @@ impl Agent {
                     let swarm = self.swarm.as_ref().map(Swarm::status);
                     self.status.send_modify(|status| status.swarm = swarm);
                     match news {
-                        News::Containers => Depth::Changes,
+                        News::Containers => {
+                            self.synchronizer.forget_routes();
+                            Depth::Changes
+                        }
                         News::Circumstances => continue,
                     }
                 }
@@ -189,6 +205,9 @@ impl Agent {
                 () = &mut look, if looking => {
                     looking = false;
                     looked = Instant::now();
+                    if self.changed.of_ways() {
+                        self.synchronizer.forget_routes();
+                    }
                     Depth::Changes
                 }
                 () = &mut rest, if leading => Depth::Snapshot,
@@ -201,7 +220,6 @@ impl Agent {
                 },
                 () = &mut retry, if failures > 0 => Depth::Full,
                 () = &mut resync => {
-                    self.synchronizer.forget();
                     resync.as_mut().reset(tokio::time::Instant::now() + RESYNC);
                     Depth::Full
                 }
@@ -210,6 +228,11 @@ impl Agent {
                     if let Some(census) = census {
                         self.counted(census);
                     }
+                    continue;
+                }
+                () = &mut tidy, if surplus => {
+                    surplus = false;
+                    tokio::task::spawn_blocking(memory::give_back);
                     continue;
                 }
                 _ = warm.tick() => {
@@ -236,12 +259,12 @@ impl Agent {
             let began = Instant::now();
             let synchronised = self.synchronize(&snapshot, depth).await;
             let took = began.elapsed();
-            if depth == Depth::Full || took > LARGE {
-                let pause = RESYNC.max(RESYNC_SHARE * took);
-                resync.as_mut().reset(tokio::time::Instant::now() + pause);
-            }
-            if took > LARGE {
-                tokio::task::block_in_place(memory::give_back);
+            if synchronised.is_whole() {
+                let now = tokio::time::Instant::now();
+                resync.as_mut().reset(now + RESYNC.max(RESYNC_SHARE * took));
+                // Not at once: the next change may be waiting.
+                surplus = true;
+                tidy.as_mut().reset(now + TIDY);
             }
             patience = if self.synchronizer.waiting {
                 let patience = (2 * patience).clamp(PATIENCE[0], PATIENCE[1]);
@@ -255,8 +278,10 @@ impl Agent {
             };
             match synchronised {
                 Synchronised::Unchanged => spacing = (2 * spacing).min(SPACING[1]),
-                Synchronised::Done => (failures, spacing) = (0, SPACING[0]),
+                Synchronised::Done { .. } => (failures, spacing) = (0, SPACING[0]),
                 Synchronised::Incomplete => {
+                    // Where there is no room for backends, it may find some.
+                    let _ = self.collector.send(());
                     let delay = RETRY.saturating_mul(1 << failures.min(5)).min(RESYNC);
                     retry.as_mut().reset(tokio::time::Instant::now() + delay);
                     failures += 1;
@@ -326,7 +351,7 @@ impl Agent {
         self.complain(&outcome.problems);
         self.measure(snapshot, &outcome, start.elapsed());
         if outcome.problems.is_empty() {
-            Synchronised::Done
+            Synchronised::Done { whole: outcome.whole }
         } else {
             Synchronised::Incomplete
         }

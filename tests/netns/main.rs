@@ -20,6 +20,7 @@
 //! | `names`, `names_load` | DNS; the same under load |
 //! | `cluster_file` | reload, automatic ports, invalid documents |
 //! | `operator` | lbctl, metrics, health |
+//! | `rest` | an agent with nothing to do |
 //! | `scale` | thousands of services, a thousand changes a second |
 //! | `xdp` | the same with native XDP on the nodes |
 
@@ -39,6 +40,7 @@ mod operator;
 mod path_mtu;
 mod pressure;
 mod published;
+mod rest;
 mod scale;
 mod topology;
 mod transfer;

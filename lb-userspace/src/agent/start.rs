@@ -83,7 +83,7 @@ impl Agent {
         let directory = loaded.directory;
         let store = Store::open(&directory, Access::Write)?;
         let view = Arc::new(View::open(&directory)?);
-        let (end, census) = collector(Store::open(&directory, Access::Write)?)?;
+        let (collector, census) = start_collector(Store::open(&directory, Access::Write)?)?;
         let others = carried.directories.clone();
         let attacher = Attacher::new(loaded.ebpf, directory, features.tcx, others);
 
@@ -113,7 +113,7 @@ impl Agent {
             changed,
             synchronizer,
             census,
-            _collector: end,
+            collector,
             snapshot: watch::Sender::new(Arc::default()),
             status: watch::Sender::new(status::initial(&config)),
             metrics: Arc::new(Metrics::new(counts)),
@@ -157,18 +157,18 @@ impl Agent {
 
 /// Walks through the flows on a thread of its own, until the sender that is returned is dropped.
 #[allow(clippy::type_complexity, reason = "two ends of two channels")]
-fn collector(store: Store) -> Result<(std::sync::mpsc::Sender<()>, mpsc::Receiver<Result<Census, StoreError>>)> {
-    let (end, ended) = std::sync::mpsc::channel();
+fn start_collector(store: Store) -> Result<(std::sync::mpsc::Sender<()>, mpsc::Receiver<Result<Census, StoreError>>)> {
+    let (ask, asked) = std::sync::mpsc::channel();
     let (publish, census) = mpsc::channel(1);
     std::thread::Builder::new()
         .name("lb-collect".into())
         .spawn(move || {
-            collect::run(Collector::new(store), COLLECT, &ended, |result| {
+            collect::run(Collector::new(store), COLLECT, &asked, |result| {
                 let _ = publish.blocking_send(result);
             });
         })
         .context("cannot start a thread")?;
-    Ok((end, census))
+    Ok((ask, census))
 }
 
 /// What differs between the tables and what is desired, computed when somebody asks.

@@ -5,14 +5,15 @@
 //! So nobody is sent to a backend whose interface cannot translate its replies yet; programs whose tables are
 //! still empty pass everything.
 
+mod follow;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use lb_common::abi::{EndpointKey, InterfaceKey, Interfaces as InterfaceTable, Settings, SettingsTable};
-use tokio::task::JoinHandle;
 
 use super::carried;
 use super::containers::Finder;
@@ -22,7 +23,7 @@ use crate::config::Config;
 use crate::datapath::attach::{Attacher, Attachment, Interfaces};
 use crate::datapath::probe::Features;
 use crate::datapath::shed;
-use crate::datapath::store::{Store, wait_for_programs};
+use crate::datapath::store::Store;
 use crate::fault::{self, Point};
 use crate::model::desired::{self, Desired, UnknownNode};
 use crate::model::snapshot::{Service, Snapshot};
@@ -30,9 +31,7 @@ use crate::net::{Link, Netlink, Routes};
 use crate::plan::store::{ReadTables, WriteTables};
 use crate::plan::{self, Actual, Mirror, Plan, Resting, Reusable};
 use crate::provider::docker::Local;
-
-/// So few services are never too many to be looked at alone.
-const PART: usize = 64;
+use follow::Removals;
 
 /// What one synchronisation did.
 #[derive(Debug, Default)]
@@ -51,6 +50,8 @@ pub(super) struct Outcome {
     pub(super) phases: [Duration; 3],
     /// From what that was made which is in force.
     pub(super) basis: Arc<Basis>,
+    /// All tables were read and compared, which takes memory for a moment.
+    pub(super) whole: bool,
 }
 
 /// From what [`Desired`] is made. It is large, and nobody needs it between two synchronisations.
@@ -122,13 +123,8 @@ struct Last {
     odd: Vec<Oddity>,
     /// What the tables hold since, if a part of it can be planned alone.
     mirror: Option<Mirror>,
-    /// What is in force, but for what has to be removed when the tables have settled.
-    unfinished: Option<Unfinished>,
-}
-
-struct Unfinished {
-    plan: Plan,
-    settled: JoinHandle<()>,
+    /// What is to be removed when the tables have settled; everything else is in force.
+    removals: Removals,
 }
 
 #[derive(PartialEq)]
@@ -198,7 +194,9 @@ impl Synchronizer {
         {
             return Ok(Some(outcome));
         }
-        self.routes.clear();
+        if depth == Depth::Full {
+            self.forget_routes();
+        }
         let links = self.netlink.links().await?;
         let addresses = self.netlink.addresses().await?;
         let (mut interfaces, mut odd) = surroundings::choose(&self.config, node, snapshot, &links, &addresses);
@@ -269,133 +267,10 @@ impl Synchronizer {
                 attachments: outcome.attachments.clone(),
                 odd: outcome.odd.clone(),
                 mirror,
-                unfinished: None,
+                removals: Removals::default(),
             });
         }
         Ok(Some(outcome))
-    }
-
-    /// Makes the kernel hold what is new in the snapshot, at the cost of what is new. `None`: that cannot be told apart
-    /// from the rest, and everything has to be looked at.
-    async fn follow(&mut self, cluster: &Cluster<'_>) -> Result<Option<Outcome>> {
-        let Cluster { node, snapshot, .. } = *cluster;
-        if self.unfinished() && self.finish().await.is_err() {
-            // Everything is compared, and that failure is seen again.
-            return Ok(None);
-        }
-        let Some(last) = self.last.as_mut().filter(|_| self.finder.is_none()) else {
-            return Ok(None);
-        };
-        let Some(mirror) = &mut last.mirror else {
-            return Ok(None);
-        };
-        let before = Arc::clone(&last.inputs.basis);
-        let same = before.node == node
-            && before.snapshot.nodes == snapshot.nodes
-            && before.snapshot.networks == snapshot.networks;
-        if !same {
-            return Ok(None);
-        }
-        let start = Instant::now();
-        let changes = snapshot.services.changes(&before.snapshot.services);
-        if (changes.gone.len() + changes.come.len()) * 4 > snapshot.services.len().max(PART) {
-            return Ok(None);
-        }
-        let mut known = Arc::clone(&before.known);
-        let come = changes.come.iter().map(|service| &**service);
-        let mut newcomers = surroundings::local_backends(node, &snapshot.networks, come);
-        newcomers.retain(|(ip, network)| !known.contains_key(&(network.id, (*ip).into())));
-        if !newcomers.is_empty() {
-            let links = &last.inputs.links;
-            let addresses = newcomers.iter().map(|(ip, _)| *ip);
-            let places = self.netlink.places(links, addresses, &mut self.routes).await?.places;
-            let (more, odd) = surroundings::backend_interfaces(&places, &newcomers, &last.interfaces, links);
-            if odd.iter().any(|odd| !last.odd.contains(odd)) {
-                return Ok(None);
-            }
-            if !more.is_empty() {
-                Arc::make_mut(&mut known).extend(more);
-            }
-        }
-        let basis = Arc::new(Basis {
-            snapshot: Arc::clone(snapshot),
-            node: node.to_owned(),
-            known,
-        });
-        let (had, wanted) = (before.part(&changes.gone)?, basis.part(&changes.come)?);
-        let compiled = Instant::now();
-        let part = plan::mirror::Part {
-            had: &had,
-            wanted: &wanted,
-        };
-        let Some(plan) = mirror.plan(part, &self.reusable, explained()) else {
-            return Ok(None);
-        };
-        say(&plan);
-        fault::here(Point::SyncPlanned);
-        let planned = Instant::now();
-        let report = tokio::task::block_in_place(|| plan::begin(&plan, &mut self.store));
-        fault::here(Point::SyncApplied);
-        let mut outcome = Outcome {
-            odd: last.odd.clone(),
-            attachments: last.attachments.clone(),
-            complete: report.is_complete(),
-            writes: report.done,
-            phases: [compiled - start, planned - compiled, planned.elapsed()],
-            basis: Arc::clone(&basis),
-            ..Outcome::default()
-        };
-        if report.is_complete() {
-            plan.ops[..report.done].iter().for_each(|op| mirror.note(op));
-            for row in plan::resting(&had) {
-                self.resting.remove(&row);
-            }
-            self.resting.extend(plan::resting(&wanted));
-            last.inputs.basis = basis;
-            last.unfinished = plan.has_removals().then(|| Unfinished {
-                plan,
-                settled: tokio::task::spawn_blocking(wait_for_programs),
-            });
-        } else {
-            outcome.problems.push(report.to_string());
-            self.last = None;
-        }
-        Ok(Some(outcome))
-    }
-
-    /// Whether something in the tables has yet to be removed.
-    pub(super) fn unfinished(&self) -> bool {
-        self.last.as_ref().is_some_and(|last| last.unfinished.is_some())
-    }
-
-    /// Waits until the tables have settled, and removes what nothing leads to any more. May be left at any time and
-    /// called again.
-    ///
-    /// # Errors
-    /// If something could not be removed: then everything has to be compared.
-    pub(super) async fn finish(&mut self) -> Result<()> {
-        let Some(unfinished) = self.last.as_mut().and_then(|last| last.unfinished.as_mut()) else {
-            return Ok(());
-        };
-        (&mut unfinished.settled).await?;
-        let Some(mut last) = self.last.take() else {
-            return Ok(());
-        };
-        let Some(Unfinished { plan, .. }) = last.unfinished.take() else {
-            return Ok(());
-        };
-        fault::here(Point::ApplySettled);
-        let report = tokio::task::block_in_place(|| plan::finish(&plan, &mut self.store));
-        if !report.is_complete() {
-            bail!("{report}");
-        }
-        if let Some(mirror) = &mut last.mirror {
-            plan.ops[plan.ops.len() - report.done..]
-                .iter()
-                .for_each(|op| mirror.note(op));
-        }
-        self.last = Some(last);
-        Ok(())
     }
 
     /// The subnet of the bridge over which workloads reach the outside.
@@ -406,9 +281,9 @@ impl Synchronizer {
         }
     }
 
-    /// Reads the tables anew next time, in case somebody else has written them.
-    pub(super) fn forget(&mut self) {
-        self.store.forget();
+    /// Looks routes up anew next time: they may have changed.
+    pub(super) fn forget_routes(&mut self) {
+        self.routes.clear();
     }
 
     fn write(
@@ -420,6 +295,7 @@ impl Synchronizer {
         let mut outcome = Outcome {
             odd,
             basis: Arc::clone(&inputs.basis),
+            whole: true,
             ..Outcome::default()
         };
         let start = Instant::now();

@@ -24,6 +24,13 @@ pub const fn duration(ticks: u32) -> std::time::Duration {
     std::time::Duration::from_nanos((ticks as u64) << TICK_SHIFT)
 }
 
+/// Processor time that the calling thread has used.
+pub fn of_thread() -> std::time::Duration {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .expect("every Linux has CLOCK_THREAD_CPUTIME_ID");
+    std::time::Duration::new(time.tv_sec().cast_unsigned(), time.tv_nsec() as u32)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

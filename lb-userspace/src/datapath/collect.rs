@@ -4,14 +4,16 @@
 //! memory, never correctness. What looks dead here is looked at again and removed by a program in the kernel, which
 //! knows whether a packet takes it into use at that moment (`lb_common::collect`).
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+mod pace;
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use lb_common::abi::{
     self, Backend, Backends, Collect, Flow, FlowKey4, FlowKey6, Flows4, Flows6, Overflow4, Overflow6, OverflowReplies4,
     OverflowReplies6, PressureTable, Replies4, Replies6, Reply, Table,
 };
-use lb_common::collect::{self, dead};
+use lb_common::collect::{dead, leads_home};
 use lb_common::flow::flow_tuple;
 use lb_common::pressure;
 use lb_common::tuple::Tuple;
@@ -21,22 +23,18 @@ use super::{clock, layout};
 use crate::plan::Reusable;
 use crate::plan::store::{ReadTables, StoreError};
 
+pub use pace::run;
+
 /// Ticks that a flow which nobody has answered keeps its place in a flow table while room is short.
 const UNANSWERED: u32 = abi::ticks(3_000);
 /// Rest between two batches.
 const PAUSE: Duration = Duration::from_millis(2);
-/// The collector works at most one part in this many of its time,
-const DUTY: u32 = 20;
-/// and while a flow table is nearly full, when room is worth more than time, in this many.
-const DUTY_UNDER_PRESSURE: u32 = 3;
+/// There is room for whatever may have come while at most one part of a flow table in so many can be in use.
+const EASE: u64 = 8;
 
 /// Result of one walk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// Live flows by backend id.
-    pub by_backend: BTreeMap<u32, u64>,
-    /// Live flows by service id.
-    pub by_service: BTreeMap<u32, u64>,
     /// Live IPv4 flows.
     pub flows4: u64,
     /// Live IPv6 flows.
@@ -51,8 +49,10 @@ pub struct Census {
     pub expired: u64,
     /// Replies removed by this walk.
     pub orphans: u64,
-    /// Elements of `backends` that are gone and that no flow refers to.
+    /// Elements of `backends` that are gone and that no flow refers to; looked for only when new ones become scarce.
     pub reusable: Reusable,
+    /// Packets that the programs had counted when the walk began.
+    packets: u64,
 }
 
 /// Walks the flow tables every few seconds.
@@ -71,10 +71,12 @@ impl Collector {
     /// # Errors
     /// When the kernel refuses to read or delete.
     pub fn walk(&self) -> Result<Census, StoreError> {
-        self.store.forget();
-        let backends = self.store.entries::<Backends>()?;
-        let mut census = Census::default();
-        let mut referred = BTreeSet::new();
+        let mut census = Census {
+            packets: self.store.packets()?,
+            ..Census::default()
+        };
+        let gone = self.gone()?;
+        let mut referred = HashSet::new();
         let state = self.store.get::<PressureTable>(&0)?.unwrap_or_default();
         census.pressed = pressure::holds(&state, clock::now());
         // First: a flow that moves from there to a flow table meanwhile is counted twice rather than missed.
@@ -89,15 +91,36 @@ impl Collector {
         census.flows4 = flows4 + overflow4;
         census.flows6 = flows6 + overflow6;
         // Gone before the flows were read: no new flow came to them meanwhile.
-        let gone = backends
-            .iter()
-            .filter(|(id, b)| b.state == abi::BACKEND_GONE && !referred.contains(id));
-        census.reusable.backends = gone.map(|(id, b)| (*id, b.generation)).collect();
-        self.orphans::<Flows4, Overflow4, Replies4, _>(&backends, &mut census)?;
-        self.orphans::<Flows6, Overflow6, Replies6, _>(&backends, &mut census)?;
-        self.orphans::<Flows4, Overflow4, OverflowReplies4, _>(&backends, &mut census)?;
-        self.orphans::<Flows6, Overflow6, OverflowReplies6, _>(&backends, &mut census)?;
+        let unused = gone.into_iter().filter(|(id, _)| !referred.contains(id));
+        census.reusable.backends = unused.collect();
+        let mut backends = HashMap::new();
+        self.orphans::<Flows4, Overflow4, Replies4, _>(&mut backends, &mut census)?;
+        self.orphans::<Flows6, Overflow6, Replies6, _>(&mut backends, &mut census)?;
+        self.orphans::<Flows4, Overflow4, OverflowReplies4, _>(&mut backends, &mut census)?;
+        self.orphans::<Flows6, Overflow6, OverflowReplies6, _>(&mut backends, &mut census)?;
         Ok(census)
+    }
+
+    /// Elements of `backends` that are gone, with their generations. None while there are elements that were never used:
+    /// those are given out first, and to read a large table for nothing costs more than all the rest.
+    fn gone(&self) -> Result<Vec<(u32, u32)>, StoreError> {
+        let scarce = self.store.capacity::<Backends>() / 4 * 3;
+        let used = self.store.get::<Backends>(&scarce)?.unwrap_or_default() != Backend::default();
+        if !used {
+            return Ok(Vec::new());
+        }
+        let backends = self.store.entries::<Backends>()?;
+        let gone = backends.iter().filter(|(_, b)| b.state == abi::BACKEND_GONE);
+        Ok(gone.map(|(id, b)| (*id, b.generation)).collect())
+    }
+
+    /// Whether the tables have room for whatever may have come since `census` was taken: a packet opens one flow at most.
+    fn at_ease(&self, census: &Census) -> Result<bool, StoreError> {
+        let state = self.store.get::<PressureTable>(&0)?.unwrap_or_default();
+        let came = self.store.packets()?.wrapping_sub(census.packets);
+        let capacity = u64::from(self.store.capacity::<Flows4>().min(self.store.capacity::<Flows6>()));
+        let most = census.flows4.max(census.flows6).saturating_add(came);
+        Ok(!pressure::holds(&state, clock::now()) && most.saturating_mul(EASE) < capacity)
     }
 
     /// Removes dead flows, counts the others, notes every backend that was referred to. Returns how many live. Flows that
@@ -105,7 +128,7 @@ impl Collector {
     fn expire<T, K: Key>(
         &self,
         census: &mut Census,
-        referred: &mut BTreeSet<u32>,
+        referred: &mut HashSet<u32>,
         unanswered: u32,
     ) -> Result<u64, StoreError>
     where
@@ -120,8 +143,6 @@ impl Collector {
                 expired.push(*key);
             } else {
                 live += 1;
-                *census.by_backend.entry(flow.backend).or_default() += 1;
-                *census.by_service.entry(flow.service).or_default() += 1;
             }
         })?;
         for key in expired {
@@ -148,7 +169,7 @@ impl Collector {
     }
 
     /// Removes the replies that lead nowhere.
-    fn orphans<F, O, R, K>(&self, backends: &BTreeMap<u32, Backend>, census: &mut Census) -> Result<(), StoreError>
+    fn orphans<F, O, R, K>(&self, backends: &mut HashMap<u32, Backend>, census: &mut Census) -> Result<(), StoreError>
     where
         F: Table<Key = K, Value = Flow>,
         O: Table<Key = K, Value = Flow>,
@@ -157,11 +178,24 @@ impl Collector {
     {
         let mut lost = Vec::new();
         let mut failed = None;
+        let mut stays = |back: &Tuple, reply: &Reply| -> Result<bool, StoreError> {
+            let Some(flow) = self.flow::<F, O, K>(&K::from(&flow_tuple(reply, back)))? else {
+                return Ok(false);
+            };
+            let backend = match backends.get(&flow.backend) {
+                Some(known) => *known,
+                None => {
+                    let read = self.store.get::<Backends>(&flow.backend)?.unwrap_or_default();
+                    *backends.entry(flow.backend).or_insert(read)
+                }
+            };
+            Ok(leads_home(reply, back, &flow, Some(&backend)))
+        };
         self.store.walk::<R>(PAUSE, |key, reply| {
             let back = key.tuple();
-            match self.flow::<F, O, K>(&K::from(&flow_tuple(reply, &back))) {
-                Ok(flow) if leads_home(&back, reply, flow.as_ref(), backends) => {}
-                Ok(_) => lost.push(back),
+            match stays(&back, reply) {
+                Ok(true) => {}
+                Ok(false) => lost.push(back),
                 Err(e) => failed = Some(e),
             }
         })?;
@@ -178,39 +212,6 @@ impl Collector {
 /// Whether what is least used gives way in a table.
 pub(super) fn is_overflow<T: Table>() -> bool {
     layout::is_overflow_table(T::NAME)
-}
-
-/// How long to rest after a walk that took `busy`, when walks should be `interval` apart.
-pub fn rest(interval: Duration, busy: Duration, pressure: bool) -> Duration {
-    if pressure {
-        busy * DUTY_UNDER_PRESSURE
-    } else {
-        interval.max(busy * DUTY)
-    }
-}
-
-/// Walks now and then until `stop` says so; each census goes to `publish`. Runs on a thread of its own.
-pub fn run(
-    collector: Collector,
-    interval: Duration,
-    stop: &std::sync::mpsc::Receiver<()>,
-    mut publish: impl FnMut(Result<Census, StoreError>),
-) {
-    loop {
-        let start = Instant::now();
-        let census = collector.walk();
-        let pressure = census.as_ref().is_ok_and(|census| census.pressure);
-        publish(census);
-        match stop.recv_timeout(rest(interval, start.elapsed(), pressure)) {
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
-            Ok(()) | Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return,
-        }
-    }
-}
-
-/// Whether the flow that a reply leads to exists and goes to the reply's backend.
-fn leads_home(back: &Tuple, reply: &Reply, flow: Option<&Flow>, backends: &BTreeMap<u32, Backend>) -> bool {
-    flow.is_some_and(|flow| collect::leads_home(reply, back, flow, backends.get(&flow.backend)))
 }
 
 /// The key of a flow or reply of either family.
@@ -272,24 +273,19 @@ mod tests {
             network: 5,
             ..Reply::default()
         };
-        let leads_home =
-            |flow: Option<&Flow>, backends: &BTreeMap<_, _>| leads_home(&key.tuple(), &reply, flow, backends);
-        let mut backends = BTreeMap::from([(1, backend)]);
-        assert!(leads_home(Some(&ours), &backends));
-        assert!(!leads_home(None, &backends));
-        assert!(!leads_home(
-            Some(&Flow {
-                source_port: 4001,
-                ..ours
-            }),
-            &backends
-        ));
+        let leads_home = |flow: &Flow, backend: &Backend| leads_home(&reply, &key.tuple(), flow, Some(backend));
+        assert!(leads_home(&ours, &backend));
+        let other = Flow {
+            source_port: 4001,
+            ..ours
+        };
+        assert!(!leads_home(&other, &backend));
         assert!(
-            leads_home(Some(&Flow { generation: 2, ..ours }), &backends),
+            leads_home(&Flow { generation: 2, ..ours }, &backend),
             "its backend is gone"
         );
-        backends.insert(1, Backend { port: 81, ..backend });
-        assert!(!leads_home(Some(&ours), &backends), "the flow moved to another backend");
+        let moved = Backend { port: 81, ..backend };
+        assert!(!leads_home(&ours, &moved), "the flow moved to another backend");
     }
 
     #[test]
@@ -311,31 +307,21 @@ mod tests {
             state: abi::BACKEND_READY,
             ..Backend::default()
         };
-        let backends = BTreeMap::from([(1, backend)]);
         let vip = Reply {
             frontend_port: 9000,
             network: 5,
             ..Reply::default()
         };
-        assert!(leads_home(
-            &key([10, 0, 0, 2], 9000, 5).tuple(),
-            &vip,
-            Some(&ours),
-            &backends
-        ));
-        assert!(!leads_home(
-            &key([10, 0, 0, 2], 9001, 5).tuple(),
-            &vip,
-            Some(&ours),
-            &backends
-        ));
+        let leads_home = |key: &FlowKey4, reply: &Reply| leads_home(reply, &key.tuple(), &ours, Some(&backend));
+        assert!(leads_home(&key([10, 0, 0, 2], 9000, 5), &vip));
+        assert!(!leads_home(&key([10, 0, 0, 2], 9001, 5), &vip));
         let published = Reply {
             network: abi::NETWORK_NODE,
             ..vip
         };
-        let delivered = key([172, 18, 0, 3], 9000, abi::NETWORK_NODE).tuple();
-        assert!(leads_home(&delivered, &published, Some(&ours), &backends));
-        assert!(!leads_home(&delivered, &vip, Some(&ours), &backends));
+        let delivered = key([172, 18, 0, 3], 9000, abi::NETWORK_NODE);
+        assert!(leads_home(&delivered, &published));
+        assert!(!leads_home(&delivered, &vip));
     }
 
     #[test]
@@ -363,13 +349,5 @@ mod tests {
                 network_protocol: 7 << 8 | 17
             }
         );
-    }
-
-    #[test]
-    fn rest_bounds_the_share_of_a_core() {
-        let rest = |busy, pressure| rest(Duration::from_secs(5), Duration::from_millis(busy), pressure);
-        assert_eq!(rest(10, false), Duration::from_secs(5));
-        assert_eq!(rest(1000, false), Duration::from_secs(20));
-        assert_eq!(rest(1000, true), Duration::from_secs(3));
     }
 }

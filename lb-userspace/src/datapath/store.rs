@@ -1,12 +1,11 @@
 //! [`Store`]: the pinned maps as [`ReadTables`] and [`WriteTables`].
 //!
-//! Arrays that only the agent writes are mirrored in memory up to their last element in use, so that a
-//! reconciliation does not read a quarter of a million empty elements. After [`Store::forget`] they are read
-//! again as far as they were in use, and on while elements follow: ids are given from the lowest on.
+//! Of arrays it is remembered how far they are in use, so that a reconciliation does not read a quarter of a million empty
+//! elements: they are read so far, and on while elements follow, because ids are given from the lowest on.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
@@ -19,6 +18,8 @@ use crate::plan::store::{ReadTables, StoreError, WriteTables};
 
 /// Elements read by one system call.
 const BATCH: usize = 4096;
+/// At least, of an array: of what is not in use.
+const BATCH_MIN: usize = 64;
 
 /// The maps could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -45,15 +46,10 @@ struct Map {
 pub struct Store {
     directory: PathBuf,
     maps: HashMap<&'static str, Map>,
-    mirror: Mutex<HashMap<&'static str, Mirror>>,
+    /// Bytes of each array up to its last element that is not zero.
+    ends: Mutex<HashMap<&'static str, usize>>,
     collector: OnceLock<OwnedFd>,
-}
-
-/// An array up to its last element that is not zero.
-#[derive(Default)]
-struct Mirror {
-    bytes: Vec<u8>,
-    fresh: bool,
+    counters: OnceLock<Map>,
 }
 
 /// Whether the maps are opened for reading only.
@@ -88,21 +84,15 @@ impl Store {
         Ok(Self {
             directory: directory.to_owned(),
             maps,
-            mirror: Mutex::default(),
+            ends: Mutex::default(),
             collector: OnceLock::new(),
+            counters: OnceLock::new(),
         })
     }
 
     /// Where the maps are pinned.
     pub fn directory(&self) -> &Path {
         &self.directory
-    }
-
-    /// Distrusts what is remembered, so that the next read asks the kernel again.
-    pub fn forget(&self) {
-        for mirror in self.mirror.lock().expect("no panic while locked").values_mut() {
-            mirror.fresh = false;
-        }
     }
 
     /// Capacity of a table.
@@ -137,6 +127,36 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Packets that the programs have counted, for whatever reason.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn packets(&self) -> Result<u64, StoreError> {
+        let fail = |source| StoreError {
+            map: abi::COUNTERS,
+            operation: "read",
+            source,
+        };
+        let counters = match self.counters.get() {
+            Some(counters) => counters,
+            None => {
+                let fd = sys::open_pin(&self.directory.join(abi::COUNTERS), sys::READ_ONLY).map_err(fail)?;
+                let info = sys::map_info(fd.as_fd()).map_err(fail)?;
+                self.counters.get_or_init(|| Map { fd, info })
+            }
+        };
+        let cpus = aya::util::nr_cpus().map_err(|(_, source)| fail(source))?;
+        let one = size_of::<abi::Counter>();
+        let count = counters.info.max_entries as usize;
+        let mut walk = Walk::new(counters.fd.as_fd(), size_of::<u32>(), one * cpus, count);
+        let mut packets = 0u64;
+        while let Some((_, values)) = walk.next_batch().map_err(fail)? {
+            let counters = values.chunks_exact(one).map(from_bytes::<abi::Counter>);
+            packets = counters.fold(packets, |sum, counter| sum.wrapping_add(counter.packets));
+        }
+        Ok(packets)
     }
 
     /// Asks the kernel's part to remove an entry that looks dead (`lb_common::collect`). Whether it did.
@@ -192,24 +212,34 @@ impl Store {
         Ok(map)
     }
 
-    /// Runs `read` on the bytes of an array up to its last element that is not zero.
-    fn with_array<T: Table, R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, StoreError>
+    /// Calls `visit` for every element of an array up to the last that is not zero.
+    fn elements<T: Table>(&self, mut visit: impl FnMut(u32, T::Value)) -> Result<(), StoreError>
     where
         T::Key: aya::Pod,
         T::Value: aya::Pod,
     {
         let map = self.map::<T>("read")?;
-        let mut mirrors = self.mirror.lock().expect("no panic while locked");
-        let known = mirrors.get(T::NAME);
-        // The programs write cursors themselves.
-        let fresh = known.is_some_and(|m| m.fresh) && T::NAME != <abi::Cursors as Table>::NAME;
-        if !fresh {
-            let enough = known.map_or(usize::MAX, |m| m.bytes.len());
-            let mut bytes = read_array(map.fd.as_fd(), &map.info, enough).map_err(|e| error::<T>("read", e))?;
-            trim(&mut bytes, size_of::<T::Value>());
-            mirrors.insert(T::NAME, Mirror { bytes, fresh: true });
+        let known = self.ends.lock().expect("no panic while locked").get(T::NAME).copied();
+        let size = size_of::<T::Value>();
+        // Not much more than is in use, so that small clusters read little.
+        let batch = known.map_or(BATCH, |end| (end / size + BATCH_MIN).min(BATCH));
+        let mut walk = Walk::new(map.fd.as_fd(), size_of::<T::Key>(), size, batch);
+        let (mut index, mut end) = (0, 0);
+        while let Some((_, values)) = walk.next_batch().map_err(|e| error::<T>("read", e))? {
+            let used = used(values, size);
+            for value in values[..used].chunks_exact(size) {
+                visit(index, from_bytes(value));
+                index += 1;
+            }
+            index += ((values.len() - used) / size) as u32;
+            if used > 0 {
+                end = (index as usize * size) - (values.len() - used);
+            } else if known.is_some_and(|known| index as usize * size >= known) {
+                break;
+            }
         }
-        Ok(read(&mirrors[T::NAME].bytes))
+        self.ends.lock().expect("no panic while locked").insert(T::NAME, end);
+        Ok(())
     }
 }
 
@@ -223,12 +253,9 @@ impl ReadTables for Store {
         let mut entries = Vec::new();
         if T::ARRAY {
             let unused = T::Value::default();
-            self.with_array::<T, _>(|bytes| {
-                for (index, value) in bytes.chunks_exact(size_of::<T::Value>()).enumerate() {
-                    let value: T::Value = from_bytes(value);
-                    if value != unused {
-                        entries.push((from_bytes(&(index as u32).to_ne_bytes()), value));
-                    }
+            self.elements::<T>(|index, value| {
+                if value != unused {
+                    entries.push((from_bytes(&index.to_ne_bytes()), value));
                 }
             })?;
         } else {
@@ -259,13 +286,12 @@ impl WriteTables for Store {
     {
         let map = self.map::<T>("write")?;
         sys::update(map.fd.as_fd(), as_bytes(key), as_bytes(value)).map_err(|e| error::<T>("write", e))?;
-        if let Some(Mirror { bytes, .. }) = self.mirror.get_mut().expect("no panic while locked").get_mut(T::NAME) {
-            let size = size_of::<T::Value>();
-            let start = u32::from_ne_bytes(as_bytes(key).try_into().expect("arrays have u32 keys")) as usize * size;
-            if bytes.len() < start + size {
-                bytes.resize(start + size, 0);
+        if T::ARRAY {
+            let index = u32::from_ne_bytes(as_bytes(key).try_into().expect("arrays have u32 keys"));
+            let ends = self.ends.get_mut().expect("no panic while locked");
+            if let Some(end) = ends.get_mut(T::NAME) {
+                *end = (*end).max((index as usize + 1) * size_of::<T::Value>());
             }
-            bytes[start..start + size].copy_from_slice(as_bytes(value));
         }
         Ok(())
     }
@@ -293,28 +319,10 @@ pub fn wait_for_programs() {
     sys::wait_for_programs();
 }
 
-/// Reads an array to its end, or, once `enough` bytes are read, to the first batch without any element in use.
-fn read_array(fd: BorrowedFd<'_>, info: &bpf_map_info, enough: usize) -> io::Result<Vec<u8>> {
-    let (key_size, value_size) = (info.key_size as usize, info.value_size as usize);
-    let mut bytes = Vec::new();
-    let mut walk = Walk::new(fd, key_size, value_size, BATCH);
-    while let Some((_, values)) = walk.next_batch()? {
-        bytes.extend_from_slice(values);
-        if bytes.len() >= enough && values.iter().all(|&b| b == 0) {
-            break;
-        }
-    }
-    Ok(bytes)
-}
-
-/// Cuts the elements after the last that is not zero.
-fn trim(bytes: &mut Vec<u8>, size: usize) {
-    let used = bytes
-        .iter()
-        .rposition(|&b| b != 0)
-        .map_or(0, |last| (last / size + 1) * size);
-    bytes.truncate(used);
-    bytes.shrink_to_fit();
+/// Bytes up to the last element, of so many bytes each, that is not zero.
+fn used(bytes: &[u8], size: usize) -> usize {
+    let last = bytes.iter().rposition(|&b| b != 0);
+    last.map_or(0, |last| (last / size + 1) * size)
 }
 
 fn error<T: Table>(operation: &'static str, source: io::Error) -> StoreError {
@@ -341,16 +349,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trim_keeps_whole_elements() {
-        let mut bytes = vec![0, 0, 1, 0, 0, 0, 0, 0];
-        trim(&mut bytes, 4);
-        assert_eq!(bytes, [0, 0, 1, 0]);
-        let mut bytes = vec![0; 8];
-        trim(&mut bytes, 4);
-        assert!(bytes.is_empty());
-        let mut bytes = vec![0, 0, 0, 0, 0, 0, 0, 9];
-        trim(&mut bytes, 4);
-        assert_eq!(bytes.len(), 8);
+    fn whole_elements_are_in_use() {
+        assert_eq!(used(&[0, 0, 1, 0, 0, 0, 0, 0], 4), 4);
+        assert_eq!(used(&[0; 8], 4), 0);
+        assert_eq!(used(&[0, 0, 0, 0, 0, 0, 0, 9], 4), 8);
     }
 
     #[test]

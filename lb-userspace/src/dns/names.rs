@@ -99,8 +99,8 @@ impl NetworkNames {
         self.names.len() + self.services
     }
 
-    pub(super) fn is_crowded(&self) -> bool {
-        self.names.is_crowded() || self.pointers.is_crowded()
+    pub(super) fn is_misfit(&self) -> bool {
+        self.names.is_misfit() || self.pointers.is_misfit()
     }
 
     /// Adds a service's names.

@@ -43,9 +43,10 @@ impl<K, V> Shards<K, V> {
         self.length
     }
 
-    /// Whether it has outgrown the length for which it was made.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.length > 4 * SHARD * self.shards.len()
+    /// Whether it has outgrown the length for which it was made, or has become so much shorter that it is mostly room.
+    pub(super) fn is_misfit(&self) -> bool {
+        let made_for = SHARD * self.shards.len();
+        self.length > 4 * made_for || self.shards.len() > 16 && self.length < made_for / 8
     }
 }
 
@@ -104,6 +105,15 @@ mod tests {
             .zip(&second.shards)
             .filter(|(a, b)| Arc::ptr_eq(a, b));
         assert!(shared.count() >= first.shards.len() - 3);
-        assert!(!first.is_crowded());
+        assert!(!first.is_misfit());
+        let mut shrunk: Shards<u32, u32> = Shards::for_length(10_000);
+        for key in 0..2000 {
+            shrunk.change(key, |_| Some(key));
+        }
+        assert!(!shrunk.is_misfit());
+        for key in 0..1000 {
+            shrunk.change(key, |_| None);
+        }
+        assert!(shrunk.is_misfit());
     }
 }

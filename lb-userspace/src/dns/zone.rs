@@ -117,8 +117,8 @@ impl Zone {
 
     /// The names of `snapshot`, at the cost of what is new in it.
     pub fn follow(&self, snapshot: &Snapshot) -> Self {
-        let crowded = self.networks.iter().any(NetworkNames::is_crowded);
-        if crowded || self.source.networks != snapshot.networks {
+        let misfit = self.networks.iter().any(NetworkNames::is_misfit);
+        if misfit || self.source.networks != snapshot.networks {
             return Self::compile(snapshot);
         }
         let mut zone = self.clone();

@@ -13,7 +13,10 @@ use super::left::leaves;
 use super::{Op, Plan, Row, diff, writes};
 use crate::model::desired::{self, Desired};
 
-/// The rows of all tables, as they are known to be.
+/// So many elements of `backends` that are gone are remembered, and as many more as there are others.
+const GONE: usize = 4096;
+
+/// The rows of all tables, as they are known to be, but for those of backends that went long ago.
 #[derive(Debug, Default)]
 pub struct Mirror {
     rows: Actual,
@@ -34,7 +37,8 @@ pub struct Part<'a> {
 
 impl Mirror {
     /// Of tables that hold exactly `rows`, all of which are wanted.
-    pub fn new(rows: Actual) -> Self {
+    pub fn new(mut rows: Actual) -> Self {
+        forget_gone(&mut rows.backends);
         let mut mirror = Self {
             rows: Actual::default(),
             elements: HashMap::with_capacity(rows.backends.len()),
@@ -201,7 +205,45 @@ impl Mirror {
     }
 }
 
+/// Of a cluster that was larger once, most elements may be gone. Such an element is only worth remembering because its
+/// address gets it back; without it, the address gets one that was never used, and while there is none, everything is
+/// compared. The highest says which those are.
+fn forget_gone(backends: &mut BTreeMap<u32, abi::Backend>) {
+    let gone = backends.values().filter(|b| b.state == BACKEND_GONE).count();
+    if gone > GONE + (backends.len() - gone) {
+        let highest = backends.keys().next_back().copied();
+        backends.retain(|id, b| b.state != BACKEND_GONE || Some(*id) == highest);
+    }
+}
+
 /// The keys of either, each once.
 fn keys<'a, K: Ord, A, B>(a: &'a BTreeMap<K, A>, b: &'a BTreeMap<K, B>) -> impl Iterator<Item = &'a K> {
     a.keys().chain(b.keys().filter(|key| !a.contains_key(key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::abi::BACKEND_READY;
+
+    use super::*;
+
+    #[test]
+    fn a_cluster_that_was_large_is_not_remembered_for_ever() {
+        let backend = |state| abi::Backend {
+            state,
+            ..abi::Backend::default()
+        };
+        let rows = |gone: u32| {
+            let mut backends: BTreeMap<_, _> = (2..2 + gone).map(|id| (id, backend(BACKEND_GONE))).collect();
+            backends.insert(1, backend(BACKEND_READY));
+            Actual {
+                backends,
+                ..Actual::default()
+            }
+        };
+        let few = Mirror::new(rows(GONE as u32));
+        assert_eq!(few.rows().backends.len(), GONE + 1);
+        let many = Mirror::new(rows(10_000));
+        assert_eq!(many.rows().backends.keys().copied().collect::<Vec<_>>(), [1, 10_001]);
+    }
 }

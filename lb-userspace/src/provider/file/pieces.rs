@@ -14,6 +14,9 @@ use super::services;
 use super::validate::{self, Known, Problems};
 use crate::model::snapshot::{self, Protocol, Snapshot};
 
+/// A document of so many pieces that shrinks to a quarter is read anew, which takes no room for what it was.
+const LARGE: usize = 1000;
+
 /// A change of a text: `new` in the place of `old` bytes at `at`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Edit {
@@ -141,6 +144,9 @@ impl Pieces {
         let head = cuts.first().map(|(_, range)| range.start);
         // Without a piece left, what was before it would belong to the one before.
         let head = head.filter(|head| first == 0 || *head == 0)?;
+        if self.pieces.len() > LARGE && (self.pieces.len() - gone.len() + cuts.len()) * 4 < self.pieces.len() {
+            return None;
+        }
         let known = known_of(&self.nodes, &self.networks);
         let mut made = Vec::with_capacity(cuts.len());
         for (kind, range) in cuts {
