@@ -300,7 +300,10 @@ impl Story<'_> {
     }
 
     fn lbctl(&mut self) -> Result<()> {
-        println!("What lbctl shows on node2, a worker:\n");
+        println!(
+            "What lbctl shows on node2, a worker. FLOWS are those that this node forwards:\n\
+             to a task that runs here, also what came in at the other nodes.\n"
+        );
         let published = format!("ingress/{}", self.web.name());
         for arguments in [
             &["status"][..],
