@@ -24,7 +24,7 @@ pub(crate) fn collect(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn remove(skb: *mut __sk_buff) -> Option<bool> {
-    let maps = Maps::new(skb.cast(), 0)?;
+    let maps = Maps::<false>::new(skb.cast(), 0)?;
     let w = TcPacket::<false>::new(skb).load_words::<WORDS>(COLLECT_OFFSET)?;
     let (ports, network_protocol, unanswered, table) = (w[8], w[9], w[10], w[11]);
     // The tuple lies where the packet path has it: the stack has better uses.

@@ -171,6 +171,8 @@ impl Kernel {
         self.hash(abi::OverflowReplies4::NAME, &replies4)?;
         self.hash(abi::OverflowReplies6::NAME, &replies6)?;
         self.array(abi::PressureTable::NAME, &BTreeMap::from([(0, tables.pressed())]), 1)?;
+        // What the kernel said of routes in another world.
+        self.zero::<[u64; 7]>("routes", 256)?;
         self.zero::<Counter>(abi::COUNTERS, capacity::COUNTERS)?;
         self.zero::<ServiceCounter>(abi::SERVICE_COUNTERS, ELEMENTS)
     }
