@@ -10,6 +10,7 @@ mod collect;
 mod entered;
 mod maps;
 mod open;
+mod route;
 mod tables;
 mod tc;
 mod verdict;
@@ -35,7 +36,7 @@ use crate::xdp::XdpPacket;
 pub(crate) fn xdp_node(ctx: XdpContext) -> u32 {
     // SAFETY: the kernel passes a valid context.
     let ifindex = unsafe { (*ctx.ctx).ingress_ifindex };
-    let Some(maps) = Maps::new(ctx.ctx.cast(), ifindex) else {
+    let Some(maps) = Maps::<true>::new(ctx.ctx.cast(), ifindex) else {
         return XDP_PASS;
     };
     let mut packet = XdpPacket::new(ctx.ctx);
@@ -46,14 +47,14 @@ pub(crate) fn xdp_node(ctx: XdpContext) -> u32 {
 }
 
 macro_rules! classify {
-    ($(#[$doc:meta])* $name:ident, $fragments:literal, $pipeline:path, $namespace:path, $count_passed:literal $(, $is:ident => $jump:ident)*) => {
+    ($(#[$doc:meta])* $name:ident, $fragments:literal, $keep:literal, $pipeline:path, $namespace:path, $count_passed:literal $(, $is:ident => $jump:ident)*) => {
         $(#[$doc])*
         #[classifier]
         pub(crate) fn $name(ctx: TcContext) -> i32 {
             let skb = ctx.skb.skb;
             // SAFETY: the kernel passes a valid context.
             let ifindex = unsafe { (*skb).ifindex };
-            let Some(maps) = Maps::new(skb.cast(), ifindex) else { return verdict::NEXT };
+            let Some(maps) = Maps::<$keep>::new(skb.cast(), ifindex) else { return verdict::NEXT };
             let mut packet = TcPacket::<$fragments>::new(skb);
             let length = packet.len();
             let verdict = $pipeline(&mut packet, &maps, &maps.env($namespace(skb)), maps.work());
@@ -71,54 +72,54 @@ macro_rules! classify {
 
 classify! {
     /// Node interface, tc ingress.
-    tc_node, false, node::ingress, entered::never, true,
+    tc_node, false, true, node::ingress, entered::never, true,
     is_for_errors => JUMP_NODE_ERRORS, is_for_fragments => JUMP_NODE_FRAGMENTS
 }
 classify! {
     /// Host side of a workload interface, tc ingress.
-    from_workload, false, workload::from, entered::namespace, true,
+    from_workload, false, true, workload::from, entered::namespace, true,
     is_for_errors => JUMP_FROM_ERRORS, is_for_fragments => JUMP_FROM_FRAGMENTS
 }
 classify! {
     /// Host side of a workload interface, tc egress. What passes here was counted where it came in.
-    to_workload, false, workload::to, entered::namespace, false,
+    to_workload, false, true, workload::to, entered::namespace, false,
     is_for_errors => JUMP_TO_ERRORS, is_for_fragments => JUMP_TO_FRAGMENTS
 }
 classify! {
     /// The loopback interface, tc egress. All that the node says to itself passes here: only what is a service's is counted. It
     /// is too wide for fragments.
-    from_host, false, host::egress, entered::never, false,
+    from_host, false, true, host::egress, entered::never, false,
     is_for_errors => JUMP_HOST_ERRORS
 }
 
 classify! {
     /// ICMP errors of `tc_node`.
-    node_errors, false, errors::node, entered::never, true
+    node_errors, false, false, errors::node, entered::never, true
 }
 classify! {
     /// ICMP errors of `from_workload`.
-    from_errors, false, errors::from, entered::namespace, true
+    from_errors, false, false, errors::from, entered::namespace, true
 }
 classify! {
     /// ICMP errors of `to_workload`.
-    to_errors, false, errors::to, entered::namespace, false
+    to_errors, false, false, errors::to, entered::namespace, false
 }
 classify! {
     /// ICMP errors of `from_host`.
-    host_errors, false, errors::host, entered::never, false
+    host_errors, false, false, errors::host, entered::never, false
 }
 
 classify! {
     /// Fragments of `tc_node`.
-    node_fragments, true, node::ingress, entered::never, true
+    node_fragments, true, false, node::ingress, entered::never, true
 }
 classify! {
     /// Fragments of `from_workload`.
-    from_fragments, true, workload::from, entered::namespace, true
+    from_fragments, true, false, workload::from, entered::namespace, true
 }
 classify! {
     /// Fragments of `to_workload`.
-    to_fragments, true, workload::to, entered::namespace, false
+    to_fragments, true, false, workload::to, entered::namespace, false
 }
 
 /// The kernel gives GPL-only helpers to programs that say so.

@@ -11,6 +11,8 @@ use lb_common::abi::{
 use lb_common::address::Address;
 use lb_common::pipeline::Work;
 
+use crate::route::{Kept, ROUTES_SHIFT};
+
 // Memory grows with the entries, not with the capacity; and an element of a small table stays warm in the cache.
 const GROW: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -67,6 +69,7 @@ array! {
     counters: PerCpuArray Counter, capacity::COUNTERS;
     service_counters: PerCpuArray ServiceCounter, capacity::SERVICES;
     scratch: PerCpuArray Scratch, 1;
+    routes: PerCpuArray Kept, 1 << ROUTES_SHIFT;
 }
 
 /// Its key is a [`SourceKey`].
@@ -101,7 +104,17 @@ pub(crate) struct Scratch {
     pub(crate) interface: InterfaceKey,
     pub(crate) route: RouteQuery,
     pub(crate) reply: Copied,
+    pub(crate) clock: Clock,
     pub(crate) work: Work,
+}
+
+/// The coarse clock as it was read last.
+#[repr(C)]
+pub(crate) struct Clock {
+    /// `jiffies` then: the clock moves when they do.
+    pub(crate) jiffies: u64,
+    pub(crate) now: u32,
+    pub(crate) _pad: u32,
 }
 
 /// A reply as it was when it was looked up.

@@ -29,7 +29,7 @@ pub(crate) fn call(now: u32, step: Step) -> Option<Reason> {
 #[inline(always)]
 fn run(now: u32, step: Step) -> u32 {
     // Nothing here asks for a route.
-    let Some(maps) = Maps::new(ptr::null_mut(), 0) else {
+    let Some(maps) = Maps::<false>::new(ptr::null_mut(), 0) else {
         return u32::from(Reason::DropFlowTableFull.code());
     };
     let env = Env {

@@ -6,7 +6,7 @@ use core::mem::size_of;
 use core::ptr::{self, NonNull};
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
-use aya_ebpf::helpers::{bpf_fib_lookup, bpf_ktime_get_coarse_ns};
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use lb_common::abi::{
     Backend, EndpointKey, FLOW_ENDED, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Frontend, Interface,
     InterfaceKey, Node, NodeAddress, PathMtu, Pressure, REPLY_ENDED, Reply, Service, Settings, SlotKey, SourceKey,
@@ -15,26 +15,26 @@ use lb_common::abi::{
 use lb_common::address::Address;
 use lb_common::flow::{Opening, Step};
 use lb_common::pipeline::Work;
-use lb_common::tables::{Env, FlowEntry, Insert, NextHop, Route, Table, Tables};
+use lb_common::tables::{Env, FlowEntry, Insert, Route, Table, Tables};
 use lb_common::tuple::Tuple;
 use lb_common::verdict::Reason;
 use lb_common::wire::parse::Headers;
 
-use crate::maps::{self, RouteQuery, Scratch};
+use crate::maps::{self, Scratch};
 use crate::open;
 
-/// The maps, and the context that helpers want to see.
-pub(crate) struct Maps {
-    context: *mut c_void,
-    scratch: *mut Scratch,
-    ifindex: u32,
+/// The maps, and the context that helpers want to see. `KEEP`: routes may be some ticks old ([`crate::route`]).
+pub(crate) struct Maps<const KEEP: bool> {
+    pub(crate) context: *mut c_void,
+    pub(crate) scratch: *mut Scratch,
+    pub(crate) ifindex: u32,
 }
 
 /// A flow's place in its map.
 #[derive(Clone, Copy)]
 pub(crate) struct Entry(NonNull<Flow>);
 
-impl Maps {
+impl<const KEEP: bool> Maps<KEEP> {
     #[inline(always)]
     pub(crate) fn new(context: *mut c_void, ifindex: u32) -> Option<Self> {
         Some(Self {
@@ -80,12 +80,26 @@ impl Maps {
         unsafe { &mut (*self.scratch).work }
     }
 
+    /// Now, in ticks. The kernel's coarse clock costs as much as a look-up in a table; `jiffies` are a word in memory, and
+    /// that clock says the same until they move.
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: no arguments; this CPU's own element.
+        unsafe {
+            let clock = &raw mut (*self.scratch).clock;
+            let jiffies = bpf_jiffies64();
+            if (*clock).jiffies != jiffies {
+                (*clock).now = (bpf_ktime_get_coarse_ns() >> TICK_SHIFT) as u32;
+                (*clock).jiffies = jiffies;
+            }
+            (*clock).now
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn env(&self, namespace: u64) -> Env {
-        // SAFETY: no arguments.
-        let now = unsafe { bpf_ktime_get_coarse_ns() };
         Env {
-            now: (now >> TICK_SHIFT) as u32,
+            now: self.now(),
             ifindex: self.ifindex,
             namespace,
         }
@@ -200,7 +214,7 @@ fn flags(replace: bool) -> u64 {
     if replace { BPF_ANY as u64 } else { BPF_NOEXIST as u64 }
 }
 
-impl Tables for Maps {
+impl<const KEEP: bool> Tables for Maps<KEEP> {
     type Ref<T: Copy + 'static> = &'static T;
     type Entry = Entry;
 
@@ -470,42 +484,6 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn route(&self, source: &Address, destination: &Address, v6: bool) -> Route {
-        let (mut from, mut to) = (source.words(), destination.words());
-        if !v6 {
-            (from, to) = ([from[3], 0, 0, 0], [to[3], 0, 0, 0]);
-        }
-        // SAFETY: this CPU's own element, written whole before the helper reads it.
-        let query = unsafe { &mut (*self.scratch).route };
-        *query = RouteQuery {
-            family: if v6 { AF_INET6 } else { AF_INET },
-            ifindex: self.ifindex,
-            source: from,
-            destination: to,
-            ..RouteQuery::default()
-        };
-        let size = size_of::<RouteQuery>() as i32;
-        // SAFETY: the context is the program's own.
-        let code = unsafe { bpf_fib_lookup(self.context, (&raw mut *query).cast(), size, 0) };
-        let hop = match code {
-            0 => NextHop::Resolved,
-            NOT_FORWARDED => NextHop::Local,
-            NO_NEIGHBOUR | FRAGMENTATION_NEEDED => NextHop::Unresolved,
-            _ => NextHop::None,
-        };
-        Route {
-            hop,
-            ifindex: query.ifindex,
-            source: query.source_mac,
-            destination: query.destination_mac,
-        }
+        self.find_route(source, destination, v6)
     }
 }
-
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
-/// `BPF_FIB_LKUP_RET_NOT_FWDED`.
-const NOT_FORWARDED: i64 = 4;
-/// `BPF_FIB_LKUP_RET_NO_NEIGH`.
-const NO_NEIGHBOUR: i64 = 7;
-/// `BPF_FIB_LKUP_RET_FRAG_NEEDED`.
-const FRAGMENTATION_NEEDED: i64 = 8;

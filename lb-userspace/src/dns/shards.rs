@@ -107,11 +107,11 @@ mod tests {
         assert!(shared.count() >= first.shards.len() - 3);
         assert!(!first.is_misfit());
         let mut shrunk: Shards<u32, u32> = Shards::for_length(10_000);
-        for key in 0..2000 {
+        for key in 0..3000 {
             shrunk.change(key, |_| Some(key));
         }
         assert!(!shrunk.is_misfit());
-        for key in 0..1000 {
+        for key in 0..2000 {
             shrunk.change(key, |_| None);
         }
         assert!(shrunk.is_misfit());
