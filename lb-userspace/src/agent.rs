@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,7 +36,7 @@ use crate::dns::{self, DnsCounters, DnsHandle, Zone};
 use crate::fault::{self, Point};
 use crate::lifecycle::{self, Lock, Notifier};
 use crate::model::snapshot::Snapshot;
-use crate::net::{self, memory};
+use crate::net::memory;
 use crate::plan::store::StoreError;
 use crate::provider::ProviderState;
 use crate::telemetry::logs;
@@ -132,7 +132,7 @@ struct Agent {
     swarm: Option<Swarm>,
     /// Name of this node in the snapshot.
     node: Arc<str>,
-    changed: Arc<net::Changes>,
+    changed: Arc<Notify>,
     synchronizer: Synchronizer,
     census: mpsc::Receiver<Result<Census, StoreError>>,
     /// Asks the collector to walk at once; dropping it ends the collector.
@@ -187,10 +187,7 @@ impl Agent {
                     let swarm = self.swarm.as_ref().map(Swarm::status);
                     self.status.send_modify(|status| status.swarm = swarm);
                     match news {
-                        News::Containers => {
-                            self.synchronizer.forget_routes();
-                            Depth::Changes
-                        }
+                        News::Containers => Depth::Changes,
                         News::Circumstances => continue,
                     }
                 }
@@ -205,9 +202,6 @@ impl Agent {
                 () = &mut look, if looking => {
                     looking = false;
                     looked = Instant::now();
-                    if self.changed.of_ways() {
-                        self.synchronizer.forget_routes();
-                    }
                     Depth::Changes
                 }
                 () = &mut rest, if leading => Depth::Snapshot,

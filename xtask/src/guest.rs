@@ -77,7 +77,7 @@ fn select(words: &[String]) -> Result<(Vec<Suite>, Option<&str>)> {
 /// This machine cannot run the guest, or the guest does not come up.
 pub(crate) fn run(kernel: &str, suites: &[Suite], filter: Option<&str>) -> Result<Counts> {
     check(kernel)?;
-    let binaries = build()?;
+    let binaries = build(suites)?;
     let mut script = match filter {
         None => asking()?,
         Some(_) => String::new(),
@@ -161,12 +161,13 @@ fn boot(kernel: &str, script: &str, record: &mut Record, limit: impl Fn(&str) ->
     })
 }
 
-/// Builds all that the tests run, and says which files are the tests.
-fn build() -> Result<Vec<Binary>> {
+/// Builds the tests of `suites` and all that they run, and says which files are the tests.
+fn build(suites: &[Suite]) -> Result<Vec<Binary>> {
     let mut command = cargo();
     command
-        .args(["build", "--bins", "--tests", "--message-format=json-render-diagnostics"])
-        .args(test::PACKAGES);
+        .args(["build", "--bins", "--message-format=json-render-diagnostics"])
+        .args(test::PACKAGES)
+        .args(suites.iter().flat_map(|suite| ["--test", suite.target]));
     let text = read(&mut command).context("build of the tests")?;
     Ok(text.lines().filter_map(binary).collect())
 }

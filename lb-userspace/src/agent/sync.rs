@@ -194,9 +194,7 @@ impl Synchronizer {
         {
             return Ok(Some(outcome));
         }
-        if depth == Depth::Full {
-            self.forget_routes();
-        }
+        self.routes.clear();
         let links = self.netlink.links().await?;
         let addresses = self.netlink.addresses().await?;
         let (mut interfaces, mut odd) = surroundings::choose(&self.config, node, snapshot, &links, &addresses);
@@ -279,11 +277,6 @@ impl Synchronizer {
             Some(link) => Ok(self.netlink.subnet(link.ifindex).await?),
             None => Ok(None),
         }
-    }
-
-    /// Looks routes up anew next time: they may have changed.
-    pub(super) fn forget_routes(&mut self) {
-        self.routes.clear();
     }
 
     fn write(

@@ -24,7 +24,7 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteType};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 pub use resolve::{Place, Routes, Surroundings};
-pub use watch::{Changes, watch};
+pub use watch::watch;
 
 /// rtnetlink refused.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -28,69 +27,37 @@ const GROUPS: &[MulticastGroup] = &[
     MulticastGroup::Ipv6Route,
 ];
 
-/// What has changed since somebody asked last.
-#[derive(Debug, Default)]
-pub struct Changes {
-    notify: Notify,
-    ways: AtomicBool,
-}
-
-impl Changes {
-    /// Returns when something has changed.
-    pub async fn notified(&self) {
-        self.notify.notified().await;
-    }
-
-    /// Whether that was more than neighbours: addresses may be reached in another way. Asked again, no.
-    pub fn of_ways(&self) -> bool {
-        self.ways.swap(false, Ordering::Relaxed)
-    }
-}
-
 /// Notifies the result of every change, from now on.
 ///
 /// # Errors
 /// If the socket cannot be opened.
-pub fn watch() -> Result<Arc<Changes>, NetError> {
+pub fn watch() -> Result<Arc<Notify>, NetError> {
     let (connection, handle, mut messages) = rtnetlink::new_multicast_connection(GROUPS)?;
     tokio::spawn(connection);
-    let changed = Arc::new(Changes::default());
-    let changes = Arc::clone(&changed);
+    let changed = Arc::new(Notify::new());
+    let notify = Arc::clone(&changed);
     tokio::spawn(async move {
         let _open = handle;
         let mut known = Known::default();
         while let Some((message, _)) = messages.next().await {
-            let mut news = known.news(message.payload);
+            let mut matters = known.is_news(message.payload);
             let gather = tokio::time::sleep(GATHER);
             tokio::pin!(gather);
             loop {
                 tokio::select! {
                     () = &mut gather => break,
                     next = messages.next() => match next {
-                        Some((message, _)) => news = news.max(known.news(message.payload)),
+                        Some((message, _)) => matters |= known.is_news(message.payload),
                         None => break,
                     },
                 }
             }
-            if news == News::Ways {
-                changes.ways.store(true, Ordering::Relaxed);
-            }
-            if news > News::Nothing {
-                changes.notify.notify_one();
+            if matters {
+                notify.notify_one();
             }
         }
     });
     Ok(changed)
-}
-
-/// What a message means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum News {
-    Nothing,
-    /// A neighbour, or an entry of a bridge.
-    Neighbour,
-    /// Links, addresses or routes.
-    Ways,
 }
 
 /// Neighbours, with the Ethernet addresses under which they were heard of last. The kernel confirms each of them again and
@@ -101,26 +68,20 @@ struct Known(HashMap<(u32, IpAddr), [u8; 6]>);
 impl Known {
     /// Neighbours go through many states; only what changes what we know of them is news. Entries of bridges have no such
     /// states.
-    fn news(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>) -> News {
+    fn is_news(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>) -> bool {
         match payload {
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => {
-                if self.is_new(message) {
-                    News::Neighbour
-                } else {
-                    News::Nothing
-                }
-            }
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => self.is_new(message),
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelNeighbour(message)) => {
                 if let Some(gone) = neighbour(message) {
                     self.0.remove(&(gone.ifindex, gone.address));
                 }
-                News::Nothing
+                false
             }
-            NetlinkPayload::InnerMessage(_) => News::Ways,
+            NetlinkPayload::InnerMessage(_) => true,
             // Messages were lost, for one.
             _ => {
                 self.0.clear();
-                News::Ways
+                true
             }
         }
     }
@@ -168,7 +129,7 @@ mod tests {
     #[test]
     fn a_neighbour_that_is_confirmed_again_is_no_news() {
         let mut known = Known::default();
-        let mut told = |message| known.news(NetlinkPayload::InnerMessage(message)) == News::Neighbour;
+        let mut told = |message| known.is_news(NetlinkPayload::InnerMessage(message));
         let new = |last, mac, state| RouteNetlinkMessage::NewNeighbour(message(last, mac, state));
         let reachable = NeighbourState::Reachable;
         assert!(told(new(1, 1, reachable)));
@@ -188,8 +149,8 @@ mod tests {
     fn what_was_lost_may_have_been_news() {
         let mut known = Known::default();
         let reachable = || RouteNetlinkMessage::NewNeighbour(message(1, 1, NeighbourState::Reachable));
-        assert_eq!(known.news(NetlinkPayload::InnerMessage(reachable())), News::Neighbour);
-        assert_eq!(known.news(NetlinkPayload::Overrun(Vec::new())), News::Ways);
-        assert_eq!(known.news(NetlinkPayload::InnerMessage(reachable())), News::Neighbour);
+        assert!(known.is_news(NetlinkPayload::InnerMessage(reachable())));
+        assert!(known.is_news(NetlinkPayload::Overrun(Vec::new())));
+        assert!(known.is_news(NetlinkPayload::InnerMessage(reachable())));
     }
 }
