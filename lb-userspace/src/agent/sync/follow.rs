@@ -1,7 +1,6 @@
 //! Follows a change of few services: what it means is planned from what the tables are known to hold, at the cost of what
 //! is new.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +11,6 @@ use super::{Basis, Cluster, Outcome, Synchronizer, explained, say};
 use crate::agent::surroundings;
 use crate::datapath::store::wait_for_programs;
 use crate::fault::{self, Point};
-use crate::model::snapshot::Changes;
 use crate::plan::{self, Plan};
 
 /// So few services are never too many to be looked at alone.
@@ -31,12 +29,11 @@ pub(super) struct Removals {
 
 struct Removal {
     plan: Plan,
-    changes: Changes,
 }
 
 impl Removals {
-    fn add(&mut self, plan: Plan, changes: Changes) {
-        self.waiting.push(Removal { plan, changes });
+    fn add(&mut self, plan: Plan) {
+        self.waiting.push(Removal { plan });
         if self.settled.is_none() {
             self.settle();
         }
@@ -47,21 +44,6 @@ impl Removals {
         self.settling = std::mem::take(&mut self.waiting);
         self.settled = (!self.settling.is_empty()).then(|| tokio::task::spawn_blocking(wait_for_programs));
     }
-
-    /// Whether something of these services has yet to be removed.
-    fn concern(&self, changes: &Changes) -> bool {
-        if self.settled.is_none() {
-            return false;
-        }
-        let changed: HashSet<_> = names(changes).collect();
-        let mut removals = self.settling.iter().chain(&self.waiting);
-        removals.any(|removal| names(&removal.changes).any(|name| changed.contains(&name)))
-    }
-}
-
-fn names(changes: &Changes) -> impl Iterator<Item = (&str, &str)> {
-    let services = changes.gone.iter().chain(&changes.come);
-    services.map(|service| (service.network.as_str(), service.name.as_str()))
 }
 
 impl Synchronizer {
@@ -84,8 +66,8 @@ impl Synchronizer {
         if (changes.gone.len() + changes.come.len()) * 4 > snapshot.services.len().max(PART) {
             return Ok(None);
         }
-        // Of other services: they may still be removed while these change.
-        while self.last.as_ref().is_some_and(|last| last.removals.concern(&changes)) {
+        // What a number stood for has to be gone before the next plan gives numbers.
+        while self.unfinished() {
             if self.finish().await.is_err() {
                 // Everything is compared, and that failure is seen again.
                 return Ok(None);
@@ -149,7 +131,7 @@ impl Synchronizer {
             self.resting.extend(plan::resting(&wanted));
             last.inputs.basis = basis;
             if plan.has_removals() {
-                last.removals.add(plan, changes);
+                last.removals.add(plan);
             }
         } else {
             outcome.problems.push(report.to_string());
@@ -179,7 +161,7 @@ impl Synchronizer {
         fault::here(Point::ApplySettled);
         let removals = std::mem::take(&mut last.removals.settling);
         last.removals.settle();
-        for Removal { plan, .. } in removals {
+        for Removal { plan } in removals {
             let report = tokio::task::block_in_place(|| plan::finish(&plan, &mut self.store));
             if !report.is_complete() {
                 bail!("{report}");
