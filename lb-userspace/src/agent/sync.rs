@@ -124,7 +124,7 @@ struct Last {
     /// What the tables hold since, if a part of it can be planned alone.
     mirror: Option<Mirror>,
     /// What is to be removed when the tables have settled; everything else is in force.
-    removals: Removals,
+    removals: Option<Removals>,
 }
 
 #[derive(PartialEq)]
@@ -265,7 +265,7 @@ impl Synchronizer {
                 attachments: outcome.attachments.clone(),
                 odd: outcome.odd.clone(),
                 mirror,
-                removals: Removals::default(),
+                removals: None,
             });
         }
         Ok(Some(outcome))

@@ -16,34 +16,11 @@ use crate::plan::{self, Plan};
 /// So few services are never too many to be looked at alone.
 const PART: usize = 64;
 
-/// The ends of plans that are in force: what nothing leads to any more, and programs may still be reading.
-#[derive(Default)]
+/// The end of a plan that is in force: what nothing leads to any more, and programs may still be reading.
 pub(super) struct Removals {
-    /// They may be done as soon as the tables have settled,
-    settling: Vec<Removal>,
-    /// which this waits for.
-    settled: Option<JoinHandle<()>>,
-    /// They came later: the tables have to settle once more.
-    waiting: Vec<Removal>,
-}
-
-struct Removal {
     plan: Plan,
-}
-
-impl Removals {
-    fn add(&mut self, plan: Plan) {
-        self.waiting.push(Removal { plan });
-        if self.settled.is_none() {
-            self.settle();
-        }
-    }
-
-    /// Begins to wait for what is waiting.
-    fn settle(&mut self) {
-        self.settling = std::mem::take(&mut self.waiting);
-        self.settled = (!self.settling.is_empty()).then(|| tokio::task::spawn_blocking(wait_for_programs));
-    }
+    /// Ends when the tables have settled.
+    settled: JoinHandle<()>,
 }
 
 impl Synchronizer {
@@ -67,11 +44,9 @@ impl Synchronizer {
             return Ok(None);
         }
         // What a number stood for has to be gone before the next plan gives numbers.
-        while self.unfinished() {
-            if self.finish().await.is_err() {
-                // Everything is compared, and that failure is seen again.
-                return Ok(None);
-            }
+        if self.finish().await.is_err() {
+            // Everything is compared, and that failure is seen again.
+            return Ok(None);
         }
         let Some(last) = self.last.as_mut() else {
             return Ok(None);
@@ -130,9 +105,10 @@ impl Synchronizer {
             }
             self.resting.extend(plan::resting(&wanted));
             last.inputs.basis = basis;
-            if plan.has_removals() {
-                last.removals.add(plan);
-            }
+            last.removals = plan.has_removals().then(|| Removals {
+                plan,
+                settled: tokio::task::spawn_blocking(wait_for_programs),
+            });
         } else {
             outcome.problems.push(report.to_string());
             self.last = None;
@@ -142,7 +118,7 @@ impl Synchronizer {
 
     /// Whether something in the tables has yet to be removed.
     pub(in crate::agent) fn unfinished(&self) -> bool {
-        self.last.as_ref().is_some_and(|last| last.removals.settled.is_some())
+        self.last.as_ref().is_some_and(|last| last.removals.is_some())
     }
 
     /// Waits until the tables have settled, and removes what nothing leads to any more. May be left at any time and
@@ -151,25 +127,24 @@ impl Synchronizer {
     /// # Errors
     /// If something could not be removed: then everything has to be compared.
     pub(in crate::agent) async fn finish(&mut self) -> Result<()> {
-        let Some(settled) = self.last.as_mut().and_then(|last| last.removals.settled.as_mut()) else {
+        let Some(removals) = self.last.as_mut().and_then(|last| last.removals.as_mut()) else {
             return Ok(());
         };
-        settled.await?;
+        (&mut removals.settled).await?;
         let Some(mut last) = self.last.take() else {
             return Ok(());
         };
+        let Some(Removals { plan, .. }) = last.removals.take() else {
+            return Ok(());
+        };
         fault::here(Point::ApplySettled);
-        let removals = std::mem::take(&mut last.removals.settling);
-        last.removals.settle();
-        for Removal { plan } in removals {
-            let report = tokio::task::block_in_place(|| plan::finish(&plan, &mut self.store));
-            if !report.is_complete() {
-                bail!("{report}");
-            }
-            if let Some(mirror) = &mut last.mirror {
-                let done = &plan.ops[plan.ops.len() - report.done..];
-                done.iter().for_each(|op| mirror.note(op));
-            }
+        let report = tokio::task::block_in_place(|| plan::finish(&plan, &mut self.store));
+        if !report.is_complete() {
+            bail!("{report}");
+        }
+        if let Some(mirror) = &mut last.mirror {
+            let done = &plan.ops[plan.ops.len() - report.done..];
+            done.iter().for_each(|op| mirror.note(op));
         }
         self.last = Some(last);
         Ok(())
