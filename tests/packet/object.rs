@@ -33,9 +33,10 @@ fn programs_load_with_names_licence_and_types() {
                 info.btf_id().is_some_and(|id| id != 0),
                 "{name} has no type information"
             );
+            // The kernel refuses more than a million; older ones follow twice as many as newer ones.
             let instructions = info.verified_instruction_count().unwrap_or(0);
             assert!(
-                instructions < 500_000,
+                instructions < 700_000,
                 "{name}: the verifier followed {instructions} instructions"
             );
         }
