@@ -197,11 +197,16 @@ fn the_packet_filter_is_the_one_that_was_asked_for() {
     ] {
         let builder = Swarm::builder().nodes(1).iptables(iptables).forwarding(forwarding);
         let swarm = builder.start().unwrap();
-        let rules = swarm.node(0).output(tool, &["-S", "FORWARD"]).unwrap();
-        assert!(
-            rules.contains(policy) && rules.contains("-j DOCKER-USER"),
-            "{tool}: {rules}"
-        );
+        // For every bridge that it makes dockerd takes its jump out and puts it back.
+        wait_until("dockerd has written its rules", || {
+            let rules = swarm.node(0).output(tool, &["-S", "FORWARD"])?;
+            Ok(if rules.contains(policy) && rules.contains("-j DOCKER-USER") {
+                Ok(())
+            } else {
+                Err(format!("{tool}: {rules}"))
+            })
+        })
+        .unwrap();
     }
 }
 
