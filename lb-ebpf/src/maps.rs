@@ -105,8 +105,6 @@ pub(crate) struct Scratch {
     pub(crate) route: RouteQuery,
     pub(crate) reply: Copied,
     pub(crate) clock: Clock,
-    /// That of the packet's interface: [`InterfaceKey::namespace`].
-    pub(crate) namespace: u64,
     pub(crate) work: Work,
 }
 

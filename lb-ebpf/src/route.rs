@@ -29,8 +29,6 @@ const FRAGMENTATION_NEEDED: i64 = 8;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Kept {
-    /// Network namespace of the interface that the packet was on.
-    namespace: u64,
     source: [u32; 4],
     destination: [u32; 4],
     /// Interface that the packet was on; 0: nothing is kept here.
@@ -44,12 +42,12 @@ pub(crate) struct Kept {
 
 impl Kept {
     #[inline(always)]
-    fn answers(&self, source: [u32; 4], destination: [u32; 4], namespace: u64, incoming: u32, now: u32) -> bool {
+    fn answers(&self, source: [u32; 4], destination: [u32; 4], incoming: u32, now: u32) -> bool {
         let (s, d) = (self.source, self.destination);
         let differ = (s[3] ^ source[3]) | (d[3] ^ destination[3]) | (self.incoming ^ incoming);
         let more = (s[0] ^ source[0]) | (s[1] ^ source[1]) | (s[2] ^ source[2]);
         let rest = (d[0] ^ destination[0]) | (d[1] ^ destination[1]) | (d[2] ^ destination[2]);
-        differ | more | rest == 0 && self.namespace == namespace && now.wrapping_sub(self.asked) <= FRESH
+        differ | more | rest == 0 && now.wrapping_sub(self.asked) <= FRESH
     }
 }
 
@@ -71,8 +69,8 @@ impl<const KEEP: bool> Maps<KEEP> {
             return Route::default();
         };
         // SAFETY: this CPU's own elements.
-        let (kept, now, namespace) = unsafe { (&mut *kept, (*self.scratch).clock.now, (*self.scratch).namespace) };
-        if kept.answers(from, to, namespace, self.ifindex, now) {
+        let (kept, now) = unsafe { (&mut *kept, (*self.scratch).clock.now) };
+        if kept.answers(from, to, self.ifindex, now) {
             return Route {
                 hop: NextHop::Resolved,
                 ifindex: kept.ifindex,
@@ -83,7 +81,6 @@ impl<const KEEP: bool> Maps<KEEP> {
         let route = self.ask(from, to, v6);
         if matches!(route.hop, NextHop::Resolved) {
             *kept = Kept {
-                namespace,
                 source: from,
                 destination: to,
                 incoming: self.ifindex,

@@ -98,10 +98,6 @@ impl<const KEEP: bool> Maps<KEEP> {
 
     #[inline(always)]
     pub(crate) fn env(&self, namespace: u64) -> Env {
-        if KEEP {
-            // SAFETY: this CPU's own element.
-            unsafe { (*self.scratch).namespace = namespace }
-        }
         Env {
             now: self.now(),
             ifindex: self.ifindex,

@@ -69,7 +69,14 @@ impl Connection {
         let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         socket.set_linger(Some(Duration::ZERO))?;
-        socket.bind(&source.into())?;
+        // A socket that was closed a moment ago is still held by the processes that other tests start just now.
+        let start = Instant::now();
+        while let Err(error) = socket.bind(&source.into()) {
+            if error.kind() != io::ErrorKind::AddrInUse || start.elapsed() > PATIENCE {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         socket.connect_timeout(&target.into(), PATIENCE)?;
         Self::prepare(socket.into())
     }

@@ -175,7 +175,7 @@ impl Kernel {
         self.array(abi::PressureTable::NAME, &BTreeMap::from([(0, tables.pressed())]), 1)?;
         self.array(abi::PathMtus::NAME, &tables.path_mtus.borrow(), ELEMENTS)?;
         // What the kernel said of routes in another world.
-        self.zero::<[u64; 8]>("routes", 256)?;
+        self.zero::<[u64; 7]>("routes", 256)?;
         self.zero::<Counter>(abi::COUNTERS, capacity::COUNTERS)?;
         self.zero::<ServiceCounter>(abi::SERVICE_COUNTERS, ELEMENTS)
     }
