@@ -13,6 +13,7 @@ use lb_common::abi::{
 
 use super::collect::{Key, is_overflow};
 use super::store::Store;
+use crate::plan::actual::key_of;
 use crate::plan::store::{ReadTables, StoreError};
 
 /// Looks at all flows at most: a packet at the same moment keeps a flow from being ended, until the next look.
@@ -31,14 +32,7 @@ pub fn drained(store: &Store, drained: &BTreeSet<(u64, EndpointKey)>) -> Result<
     let backends = store.entries::<Backends>()?;
     for (id, service) in &services {
         for (backend, value) in backends.iter().filter(|(_, value)| value.state != BACKEND_GONE) {
-            let key = EndpointKey {
-                address: value.address,
-                network: value.network,
-                port: value.port,
-                protocol: value.protocol,
-                family: if value.address.is_v4() { 4 } else { 6 },
-            };
-            if value.protocol == UDP && drained.contains(&(service.identity, key)) {
+            if value.protocol == UDP && drained.contains(&(service.identity, key_of(value))) {
                 leave.insert((*id, *backend));
             }
         }

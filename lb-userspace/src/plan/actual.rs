@@ -127,7 +127,7 @@ impl Reusable {
 }
 
 /// The key by which a backend's element is known again.
-pub(super) fn key_of(backend: &abi::Backend) -> EndpointKey {
+pub(crate) fn key_of(backend: &abi::Backend) -> EndpointKey {
     EndpointKey {
         address: backend.address,
         network: backend.network,
