@@ -32,6 +32,12 @@ fn segments(capture: &Capture, port: u16) -> [usize; 3] {
     counts
 }
 
+/// Who answers each of these sockets now.
+fn answers(sockets: &[Udp]) -> Vec<String> {
+    let ask = |socket: &Udp| socket.ask(PATIENCE).unwrap().backend;
+    sockets.iter().map(ask).collect()
+}
+
 #[test]
 fn the_end_of_a_drain_resets_what_is_left_with_its_next_packet() {
     let Some(cluster) = shared() else { return };
@@ -155,10 +161,6 @@ fn a_backend_of_two_services_is_removed_from_one_alone() {
             }
         }
     }
-    let answers = |sockets: &[Udp]| -> Vec<String> {
-        let ask = |socket: &Udp| socket.ask(PATIENCE).unwrap().backend;
-        sockets.iter().map(ask).collect()
-    };
     let before = [answers(&moving), answers(&staying)];
     assert!(before.iter().all(|answers| answers.contains(&clocks[0])), "{before:?}");
     // One with a drain before, one without.
@@ -242,10 +244,6 @@ fn a_backend_of_two_services_drains_in_one_alone() {
             }
         }
     }
-    let answers = |sockets: &[Udp]| -> Vec<String> {
-        let ask = |socket: &Udp| socket.ask(PATIENCE).unwrap().backend;
-        sockets.iter().map(ask).collect()
-    };
     let before = [answers(&moving), answers(&staying)];
     assert!(before.iter().all(|answers| answers.contains(&clocks[0])), "{before:?}");
     web.drain(&names[0]).unwrap();
