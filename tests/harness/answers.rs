@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::client::{Answer, Connection, Udp};
 
 /// How long the answer to a datagram may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks over a new TCP connection, and sees to it that the backend sees the caller's own address and port.
 ///

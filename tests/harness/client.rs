@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -205,8 +207,16 @@ impl Connection {
 /// # Errors
 /// If nobody listens, or the status is not 200.
 pub fn get_local(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
+    get_local_within(socket, path, PATIENCE)
+}
+
+/// As [`get_local`], from a server that may take this long for each piece of its answer.
+///
+/// # Errors
+/// As [`get_local`]; [`ErrorKind::WouldBlock`] for silence.
+pub fn get_local_within(socket: &Path, path: &str, patience: Duration) -> io::Result<Vec<u8>> {
     let stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     exchange(
         &mut BufReader::new(stream),
         &format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"),
@@ -230,17 +240,30 @@ pub fn ask_udp(target: SocketAddr) -> io::Result<Answer> {
     Udp::open(target)?.ask(Duration::from_secs(2))
 }
 
+/// Ports of [`Udp`]: none that the kernel chooses from, nor of any server here.
+const OWN_PORTS: Range<u16> = 10_000..20_000;
+static NEXT: AtomicU16 = AtomicU16::new(0);
+
 /// A UDP socket that keeps its port.
 #[derive(Debug)]
 pub struct Udp(UdpSocket);
 
 impl Udp {
-    /// A socket that speaks to `target` alone.
+    /// A socket that speaks to `target` alone, from a port that no other of this process had before, as long as there are
+    /// such: the kernel's choice is random and soon repeats itself, and who asks another node from a port whose last flow
+    /// is still known there is rightly shown to the backend under another one.
     ///
     /// # Errors
     /// As the kernel says.
     pub fn open(target: SocketAddr) -> io::Result<Self> {
-        let socket = UdpSocket::bind(any_of(target))?;
+        let mut source = any_of(target);
+        let socket = loop {
+            source.set_port(OWN_PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % OWN_PORTS.len() as u16);
+            match UdpSocket::bind(source) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                other => break other?,
+            }
+        };
         socket.connect(target)?;
         Ok(Self(socket))
     }

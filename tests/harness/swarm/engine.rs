@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::Settings;
 use super::machine::Machine;
 use crate::agent::tail;
-use crate::client::get_local;
+use crate::client::{get_local, get_local_within};
 use crate::netns::run;
 
 /// How long dockerd may take to start or to stop.
@@ -111,8 +111,8 @@ pub(super) fn docker(socket: &Path, arguments: &[&str]) -> Result<String> {
     Ok(run(command.args(arguments), "")?.trim_end().to_owned())
 }
 
-/// `GET` of a path of its API.
+/// `GET` of a path of its API. It may be busy, as the machine is.
 pub(super) fn api(socket: &Path, path: &str) -> Result<Value> {
-    let body = get_local(socket, path).with_context(|| format!("GET {path}"))?;
+    let body = get_local_within(socket, path, PATIENCE).with_context(|| format!("GET {path}"))?;
     Ok(serde_json::from_slice(&body)?)
 }
