@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::http::{Head, exchange, invalid};
+use crate::require;
 use crate::server::{checksum, pattern};
 
 /// How long one step (connect, read) may take before it counts as silence. A lost SYN is sent again after 1 s.
@@ -207,7 +208,7 @@ impl Connection {
 /// # Errors
 /// If nobody listens, or the status is not 200.
 pub fn get_local(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
-    get_local_within(socket, path, PATIENCE)
+    get_local_within(socket, path, PATIENCE * require::slowness())
 }
 
 /// As [`get_local`], from a server that may take this long for each piece of its answer.
