@@ -11,6 +11,7 @@ mod lead;
 mod loopback;
 mod merge;
 mod names;
+mod pace;
 mod removal;
 mod reported;
 mod start;
@@ -43,28 +44,16 @@ use crate::telemetry::logs;
 use crate::telemetry::metrics::{self, Eviction, Metrics, Reading};
 
 use lead::Lead;
+use pace::{Due, Pace, RESYNC};
 pub use removal::uninstall;
 use surroundings::Oddity;
 use swarm::{News, Swarm};
 use sync::{Basis, Cluster, Depth, Outcome, Synchronizer};
 
-/// Everything is looked at again this often, whether or not something is known to have changed.
-const RESYNC: Duration = Duration::from_secs(30);
-/// and, where that takes long, only after so many times as long.
-const RESYNC_SHARE: u32 = 2_000;
-/// To start, and to compare all tables, needs memory for a moment only: so long after, it is given back.
-const TIDY: Duration = Duration::from_secs(1);
 /// Next hops towards other nodes are kept resolved.
 const WARM: Duration = Duration::from_secs(10);
 /// Flows are walked through this often, when they are few.
 const COLLECT: Duration = Duration::from_secs(5);
-/// After a failure the next try follows this soon; after the next one twice as late, up to [`RESYNC`].
-const RETRY: Duration = Duration::from_secs(1);
-/// Interfaces and neighbours are looked at so long after they have changed, and at most this often; while nothing
-/// comes of it, less and less often.
-const SPACING: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
-/// What waits for its surroundings is looked at again after so long; twice as late each time.
-const PATIENCE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 /// Connections of readers get this long at the end.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -152,23 +141,9 @@ struct Agent {
 
 impl Agent {
     async fn run(mut self) {
-        let resync = tokio::time::sleep(RESYNC);
-        tokio::pin!(resync);
+        let mut pace = Pace::new(Instant::now());
         let mut warm = tokio::time::interval(WARM);
         let mut watchdog = tokio::time::interval(Notifier::watchdog_interval().unwrap_or(RESYNC));
-        let retry = tokio::time::sleep(Duration::ZERO);
-        tokio::pin!(retry);
-        let look = tokio::time::sleep(Duration::ZERO);
-        tokio::pin!(look);
-        let mut patience = Duration::ZERO;
-        let (mut looking, mut spacing, mut looked) = (false, SPACING[0], Instant::now());
-        let rest = tokio::time::sleep(Duration::ZERO);
-        tokio::pin!(rest);
-        let mut leading = false;
-        let tidy = tokio::time::sleep(TIDY);
-        tokio::pin!(tidy);
-        let mut surplus = true;
-        let mut failures = 0;
         let mut collecting = true;
         loop {
             let depth = tokio::select! {
@@ -191,20 +166,20 @@ impl Agent {
                         News::Circumstances => continue,
                     }
                 }
-                () = self.changed.notified(), if !looking => {
-                    if looked.elapsed() > 2 * spacing {
-                        spacing = SPACING[0];
-                    }
-                    looking = true;
-                    look.as_mut().reset(tokio::time::Instant::now() + spacing);
+                () = self.changed.notified(), if !pace.looks() => {
+                    pace.surroundings_changed(Instant::now());
                     continue;
                 }
-                () = &mut look, if looking => {
-                    looking = false;
-                    looked = Instant::now();
-                    Depth::Changes
-                }
-                () = &mut rest, if leading => Depth::Snapshot,
+                () = tokio::time::sleep_until(pace.next().into()) => match pace.due(Instant::now()) {
+                    Some(Due::Look) => Depth::Changes,
+                    Some(Due::Lead) => Depth::Snapshot,
+                    Some(Due::Retry | Due::Resync) => Depth::Full,
+                    Some(Due::Tidy) => {
+                        tokio::task::spawn_blocking(memory::give_back);
+                        continue;
+                    }
+                    None => continue,
+                },
                 finished = self.synchronizer.finish(), if self.synchronizer.unfinished() => match finished {
                     Ok(()) => continue,
                     Err(error) => {
@@ -212,21 +187,11 @@ impl Agent {
                         Depth::Full
                     }
                 },
-                () = &mut retry, if failures > 0 => Depth::Full,
-                () = &mut resync => {
-                    resync.as_mut().reset(tokio::time::Instant::now() + RESYNC);
-                    Depth::Full
-                }
                 census = self.census.recv(), if collecting => {
                     collecting = census.is_some();
                     if let Some(census) = census {
                         self.counted(census);
                     }
-                    continue;
-                }
-                () = &mut tidy, if surplus => {
-                    surplus = false;
-                    tokio::task::spawn_blocking(memory::give_back);
                     continue;
                 }
                 _ = warm.tick() => {
@@ -246,40 +211,14 @@ impl Agent {
                 continue;
             }
             let (snapshot, more) = self.lead.due(&newest, Instant::now());
-            leading = more.is_some();
-            if let Some(due) = more {
-                rest.as_mut().reset(due.into());
-            }
+            pace.hold_until(more);
             let began = Instant::now();
             let synchronised = self.synchronize(&snapshot, depth).await;
-            let took = began.elapsed();
-            if synchronised.is_whole() {
-                let now = tokio::time::Instant::now();
-                resync.as_mut().reset(now + RESYNC.max(RESYNC_SHARE * took));
-                // Not at once: the next change may be waiting.
-                surplus = true;
-                tidy.as_mut().reset(now + TIDY);
-            }
-            patience = if self.synchronizer.waiting {
-                let patience = (2 * patience).clamp(PATIENCE[0], PATIENCE[1]);
-                if !looking {
-                    looking = true;
-                    look.as_mut().reset(tokio::time::Instant::now() + patience);
-                }
-                patience
-            } else {
-                Duration::ZERO
-            };
-            match synchronised {
-                Synchronised::Unchanged => spacing = (2 * spacing).min(SPACING[1]),
-                Synchronised::Done { .. } => (failures, spacing) = (0, SPACING[0]),
-                Synchronised::Incomplete => {
-                    // Where there is no room for backends, it may find some.
-                    let _ = self.collector.send(());
-                    let delay = RETRY.saturating_mul(1 << failures.min(5)).min(RESYNC);
-                    retry.as_mut().reset(tokio::time::Instant::now() + delay);
-                    failures += 1;
-                }
+            let waits = self.synchronizer.waiting;
+            pace.synchronised(Instant::now(), &synchronised, began.elapsed(), waits);
+            if matches!(synchronised, Synchronised::Incomplete) {
+                // Where there is no room for backends, it may find some.
+                let _ = self.collector.send(());
             }
         }
         self.end().await;

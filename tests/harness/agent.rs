@@ -165,8 +165,9 @@ impl Agent {
             if let Some(status) = process.child.try_wait()? {
                 break format!("ended before it was ready: {status}");
             }
-            if start.elapsed() > READY {
-                break format!("was not ready after {READY:?}");
+            let patience = READY * require::slowness();
+            if start.elapsed() > patience {
+                break format!("was not ready after {patience:?}");
             }
             std::thread::sleep(Duration::from_millis(2));
         };
@@ -234,7 +235,7 @@ impl Agent {
                 process.guard.release();
                 return Ok(status);
             }
-            if start.elapsed() > STOP {
+            if start.elapsed() > STOP * require::slowness() {
                 self.process = Some(process);
                 bail!(
                     "the agent of {} runs on {STOP:?} after {signal}; its log:\n{}",

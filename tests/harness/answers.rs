@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::client::{Answer, Connection, Udp};
+use crate::require;
 
 /// How long the answer to a datagram may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,7 +34,7 @@ pub fn ask_seen(target: SocketAddr) -> io::Result<Answer> {
 pub fn ask_udp_seen(target: SocketAddr) -> io::Result<Answer> {
     let socket = Udp::open(target)?;
     let own = socket.local_address()?;
-    Ok(seen(socket.ask(PATIENCE)?, own, target))
+    Ok(seen(socket.ask(PATIENCE * require::slowness())?, own, target))
 }
 
 fn seen(answer: Answer, own: SocketAddr, target: SocketAddr) -> Answer {

@@ -14,10 +14,16 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::http::{Head, exchange, invalid};
+use crate::require;
 use crate::server::{checksum, pattern};
 
 /// How long one step (connect, read) may take before it counts as silence. A lost SYN is sent again after 1 s.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// [`PATIENCE`] on this machine.
+fn patience() -> Duration {
+    PATIENCE * require::slowness()
+}
 
 /// What a backend says: who it is and whom it sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +65,7 @@ impl Connection {
     /// # Errors
     /// As the kernel says; [`ErrorKind::TimedOut`] after [`PATIENCE`].
     pub fn open(target: SocketAddr) -> io::Result<Self> {
-        Self::prepare(TcpStream::connect_timeout(&target, PATIENCE)?)
+        Self::prepare(TcpStream::connect_timeout(&target, patience())?)
     }
 
     /// As [`Connection::open`], from an address and port of one's own, which any number of connections to others may use at
@@ -79,13 +85,13 @@ impl Connection {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        socket.connect_timeout(&target.into(), PATIENCE)?;
+        socket.connect_timeout(&target.into(), patience())?;
         Self::prepare(socket.into())
     }
 
     fn prepare(stream: TcpStream) -> io::Result<Self> {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience()))?;
+        stream.set_write_timeout(Some(patience()))?;
         stream.set_nodelay(true)?;
         Ok(stream.into())
     }
@@ -207,7 +213,7 @@ impl Connection {
 /// # Errors
 /// If nobody listens, or the status is not 200.
 pub fn get_local(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
-    get_local_within(socket, path, PATIENCE)
+    get_local_within(socket, path, patience())
 }
 
 /// As [`get_local`], from a server that may take this long for each piece of its answer.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// Strict mode, set by continuous integration.
 pub const STRICT: &str = "LB_TEST_STRICT";
+/// How many times slower than a real machine this one is, set where the kernel runs in an emulated guest.
+pub const SLOWNESS: &str = "LB_TEST_SLOWNESS";
 /// Directory that holds `lb-agent` and `lbctl`, if not the one beside the test's own.
 pub const BINARIES: &str = "LB_BIN_DIR";
 
@@ -28,6 +30,17 @@ pub fn program(name: &str) -> bool {
         || skip(&format!(
             "needs the program `{name}` (install it, or run `cargo xtask setup`)"
         ))
+}
+
+/// How many times as long as on a real machine everything may take here.
+///
+/// # Panics
+/// If [`SLOWNESS`] is no number.
+pub fn slowness() -> u32 {
+    std::env::var(SLOWNESS).map_or(1, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{SLOWNESS}={text} is no whole number"))
+    })
 }
 
 /// Programs that a Swarm of ours is made with, and the Debian package of each.

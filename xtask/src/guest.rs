@@ -149,7 +149,7 @@ fn boot(kernel: &str, script: &str, record: &mut Record, limit: impl Fn(&str) ->
         kernel: &kernel,
         shares: &shares(&target)?,
         script: format!(
-            "export HOME=/root PATH=/usr/sbin:/usr/bin LB_TEST_STRICT=1 RUST_BACKTRACE=1\nexport LB_BIN_DIR={}\n{script}",
+            "export HOME=/root PATH=/usr/sbin:/usr/bin LB_TEST_STRICT=1 LB_TEST_SLOWNESS=10 RUST_BACKTRACE=1\nexport LB_BIN_DIR={}\n{script}",
             quoted(&target.join("debug"))
         ),
         scratch: target.join(format!("guest/run-{}", std::process::id())),

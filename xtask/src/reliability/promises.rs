@@ -61,7 +61,7 @@ pub(crate) const PROMISES: &[Promise] = &[
             tests(
                 "lb-userspace",
                 "plan",
-                &["an_interrupted_apply_is_finished_by_the_next"],
+                &["steps::an_interrupted_apply_is_finished_by_the_next"],
             ),
         ],
     },
@@ -221,8 +221,8 @@ pub(crate) const PROMISES: &[Promise] = &[
                 "lb-userspace",
                 "plan",
                 &[
-                    "failed_writes_leave_lookups_valid_and_are_made_up_for",
-                    "damaged_tables_are_mended",
+                    "steps::failed_writes_leave_lookups_valid_and_are_made_up_for",
+                    "steps::damaged_tables_are_mended",
                 ],
             ),
         ],
