@@ -6,7 +6,7 @@
 //! | `frames` | [`frames`] | frames a second through XDP on one core |
 //! | `traffic` | [`traffic`] | sockets to sockets, against no balancer, iptables, nftables, HAProxy, nginx |
 //! | `control` | [`control`] | from a change of the cluster file to packets that follow it; memory; idle |
-//! | `dns` | [`names`] | questions a second, against dnsmasq and unbound |
+//! | `dns` | [`names`] | questions a second, against dnsmasq, unbound and dockerd's own resolver |
 //!
 //! Every row measures all its subjects in turn, round after round, and keeps what each round gave
 //! (`docs/benchmarks/<row>.json`). `docs/benchmarks.md` and the plots are made from these files alone, so rows can be

@@ -1,14 +1,15 @@
-//! Questions a second that are answered, and how long one takes: this balancer's resolver, dnsmasq and unbound with the
-//! same names, each on one CPU, asked from a workload behind the node.
+//! Questions a second that are answered, and how long one takes: this balancer's resolver, dnsmasq, unbound and dockerd's own
+//! with the same names, each on one CPU, asked from a workload behind the node, dockerd's from inside its container.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use lb_tests::cleanup::{Guard, Resource};
 use lb_tests::cluster::{Backend, Cluster, Family, Service};
+use lb_tests::swarm::{IMAGE, Swarm};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::data::Data;
@@ -19,7 +20,12 @@ use crate::traffic::load::percentiles;
 use crate::{Effort, packages};
 
 const OURS: &str = "this balancer";
-const PEERS: [&str; 2] = ["dnsmasq", "unbound"];
+const ENGINE: &str = "dockerd";
+const PEERS: [&str; 3] = ["dnsmasq", "unbound", ENGINE];
+/// Where a container asks dockerd.
+const EMBEDDED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
+/// Of the network whose names dockerd knows.
+const NETWORK: &str = "names";
 /// Names that are known.
 const NAMES: u16 = 1000;
 /// Questions that are open at once, where as many as possible are asked.
@@ -27,14 +33,41 @@ const OPEN: usize = 32;
 const TURN: Duration = Duration::from_millis(1500);
 const PATIENCE: u16 = 3000;
 const SERVER_CPU: usize = 1;
+const CLIENT_CPU: usize = 0;
 const RATE: &str = "questions, 32 open at once";
 const ALONE: &str = "time of a question, 1 open";
 const LOADED: &str = "time of a question, 32 open at once";
 
 struct Resolver {
     name: &'static str,
-    cluster: Cluster,
-    _process: Option<Process>,
+    place: Place,
+}
+
+enum Place {
+    /// Listens on the node's address, asked from a workload.
+    Node {
+        cluster: Cluster,
+        _process: Option<Process>,
+    },
+    /// Listens inside its containers' namespaces.
+    Containers { swarm: Swarm, namespace: String },
+}
+
+impl Resolver {
+    /// Asks from where its clients are, for so long, with so many questions open.
+    fn ask(&self, asks: &[(Duration, usize)]) -> Result<Vec<(f64, [f64; 3])>> {
+        let ask_all = |server: SocketAddr| -> Result<_> {
+            pin(CLIENT_CPU)?;
+            asks.iter().map(|(time, open)| ask(server, *time, *open)).collect()
+        };
+        match &self.place {
+            Place::Node { cluster, .. } => {
+                let server = cluster.node(0).dns(Family::V4);
+                cluster.workload(0, "shop").netns().run(|| ask_all(server))
+            }
+            Place::Containers { swarm, namespace } => swarm.node(0).within(namespace, || ask_all(EMBEDDED))?,
+        }
+    }
 }
 
 /// Killed on drop.
@@ -61,11 +94,17 @@ impl Drop for Process {
 pub(crate) fn measure(effort: Effort, data: &mut Data) -> Result<()> {
     data.note(packages::version("dnsmasq", "--version"));
     data.note(packages::version("unbound", "-V"));
-    data.note("dockerd's own resolver answers only inside its containers' namespaces, and is not measured.");
+    data.note(packages::version("dockerd", "--version"));
+    data.note(
+        "dockerd's own resolver listens inside its containers' namespaces and is asked there: no packet leaves the namespace.",
+    );
     // What is started from here runs on one CPU, with all its threads.
     let built = std::thread::spawn(|| -> Result<Vec<Resolver>> {
         pin(SERVER_CPU)?;
-        [OURS, PEERS[0], PEERS[1]].into_iter().map(start).collect()
+        let others = PEERS.into_iter().filter(|name| *name != ENGINE);
+        let mut resolvers: Vec<_> = [OURS].into_iter().chain(others).map(start).collect::<Result<_>>()?;
+        resolvers.push(start_engine()?);
+        Ok(resolvers)
     });
     let resolvers = built
         .join()
@@ -74,13 +113,11 @@ pub(crate) fn measure(effort: Effort, data: &mut Data) -> Result<()> {
     for round in 0..effort.rounds {
         println!("dns: round {}", round + 1);
         for resolver in &resolvers {
-            let server = resolver.cluster.node(0).dns(Family::V4);
-            let client = resolver.cluster.workload(0, "shop").netns();
-            let measured = client.run(|| -> Result<_> {
-                pin(0)?;
-                Ok((ask(server, turn, OPEN)?, ask(server, turn / 2, 1)?))
-            });
-            let ((rate, loaded), (_, alone)) = measured.with_context(|| resolver.name.to_owned())?;
+            let measured = resolver.ask(&[(turn, OPEN), (turn / 2, 1)]);
+            let measured = measured.with_context(|| resolver.name.to_owned())?;
+            let [(rate, loaded), (_, alone)] = measured[..] else {
+                bail!("{}: {} results", resolver.name, measured.len());
+            };
             data.add(RATE, resolver.name, "answers/s", rate);
             for (case, times) in [(ALONE, alone), (LOADED, loaded)] {
                 for (detail, time) in [", p50", ", p99"].into_iter().zip(times) {
@@ -139,18 +176,46 @@ fn start(name: &'static str) -> Result<Resolver> {
             _directory: directory,
         });
     }
-    let resolver = Resolver {
+    ready(Resolver {
         name,
-        cluster,
-        _process: process,
-    };
-    let server = resolver.cluster.node(0).dns(Family::V4);
+        place: Place::Node {
+            cluster,
+            _process: process,
+        },
+    })
+}
+
+/// A dockerd with one container, which has all the names.
+fn start_engine() -> Result<Resolver> {
+    println!("dns: building {ENGINE}");
+    let swarm = Swarm::builder().nodes(1).start()?;
+    let node = swarm.node(0);
+    node.docker(&["network", "create", NETWORK])?;
+    let aliases: Vec<_> = (0..NAMES).map(|index| format!("--network-alias=svc{index}")).collect();
+    let mut arguments = vec!["run", "--detach", "--network", NETWORK];
+    arguments.extend(aliases.iter().map(String::as_str));
+    arguments.push(IMAGE);
+    let id = node.docker(&arguments)?;
+    let settings = node.api(&format!("/containers/{id}/json"))?["NetworkSettings"].clone();
+    let key = settings["SandboxKey"]
+        .as_str()
+        .context("a container without a namespace")?;
+    // The symbolic link /var/run would lead to this host's /run.
+    let namespace = key.strip_prefix("/var").unwrap_or(key).to_owned();
+    ready(Resolver {
+        name: ENGINE,
+        place: Place::Containers { swarm, namespace },
+    })
+}
+
+/// Waits until it answers.
+fn ready(resolver: Resolver) -> Result<Resolver> {
     let begun = Instant::now();
-    let client = resolver.cluster.workload(0, "shop").netns();
-    while let Err(error) = client.run(|| ask(server, Duration::from_millis(20), 1)) {
+    while let Err(error) = resolver.ask(&[(Duration::from_millis(20), 1)]) {
         ensure!(
             begun.elapsed() < Duration::from_secs(30),
-            "{name} does not answer: {error:#}"
+            "{} does not answer: {error:#}",
+            resolver.name
         );
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -273,7 +338,11 @@ pub(crate) fn bars(data: Option<&Data>) -> Vec<Bar> {
 pub(crate) fn chapter(data: &Data) -> Chapter {
     let mut text =
         format!("{NAMES} names; each resolver with all its threads on one CPU, the client on the other.\n\n");
-    text.push_str("| | this balancer | dnsmasq | over dnsmasq | unbound | over unbound |\n|---|---|---|---|---|---|\n");
+    let _ = write!(text, "| | {OURS} |");
+    for peer in PEERS {
+        let _ = write!(text, " {peer} | over {peer} |");
+    }
+    let _ = writeln!(text, "\n|---|---|{}", "---|---|".repeat(PEERS.len()));
     for case in data.cases() {
         let unit = data
             .series
@@ -287,11 +356,11 @@ pub(crate) fn chapter(data: &Data) -> Chapter {
         }
         text.push('\n');
     }
-    let subjects = [OURS, PEERS[0], PEERS[1]];
+    let subjects: Vec<_> = [OURS].into_iter().chain(PEERS).collect();
     let plot = Plot {
         title: "DNS questions answered a second, one CPU".to_owned(),
         unit: "answers/s",
-        subjects: subjects.map(str::to_owned).into(),
+        subjects: subjects.iter().map(|subject| (*subject).to_owned()).collect(),
         groups: vec![(
             RATE.to_owned(),
             subjects.iter().map(|subject| data.spread(RATE, subject)).collect(),

@@ -10,7 +10,7 @@ use lb_tests::cluster::{Cluster, Deployed, Family, Published, Service, Spec};
 use lb_tests::evidence;
 
 use super::backends::{connect_everybody, connect_to_each, ways};
-use super::{assert_even, shared};
+use super::{assert_even, own, shared};
 
 const PROMISE: &str = "drain";
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -197,6 +197,69 @@ fn a_backend_of_two_services_is_removed_from_one_alone() {
     );
     let remove = |service: &Service| service.name != twin_web && service.name != twin_time;
     cluster.edit(|document| document.service.retain(remove)).unwrap();
+}
+
+#[test]
+fn what_left_one_of_its_services_while_no_agent_ran_is_gone_when_one_is_back() {
+    let Some(cluster) = own(Cluster::builder().nodes(3).clients(1)) else {
+        return;
+    };
+    let web = cluster.deploy(Spec::tcp().published().on(&[0, 1])).unwrap();
+    let names = web.backends();
+    let (_, twin_port) = twin(&cluster, &web, 233);
+    let other = cluster.deploy(Spec::tcp().published().on(&[0])).unwrap();
+    let (gone, gone_port) = twin(&cluster, &other, 234);
+    let client = cluster.client(0).netns();
+    let (mut ending, mut going_on) = (Vec::new(), Vec::new());
+    for family in Family::BOTH {
+        for (netns, target) in ways(&cluster, &web, family) {
+            for (name, connection) in netns.run(|| connect_to_each(target, &names)) {
+                let list = if name == names[0] { &mut ending } else { &mut going_on };
+                list.push((netns, name, connection));
+            }
+        }
+        for node in [0, 2] {
+            let at = |port| cluster.node(node).published(family, port);
+            let twins = client.run(|| connect_to_each(at(twin_port), &names));
+            let last = client.run(|| connect_to_each(at(gone_port), &other.backends()));
+            going_on.extend(
+                twins
+                    .into_iter()
+                    .chain(last)
+                    .map(|(name, connection)| (client, name, connection)),
+            );
+        }
+    }
+    // With the drain its slots have gone: only the flows say that it was one of the service.
+    web.drain(&names[0]).unwrap();
+    for node in 0..3 {
+        cluster.node(node).agent().kill().unwrap();
+    }
+    web.remove(&names[0]).unwrap();
+    cluster
+        .edit(|document| document.service.retain(|service| service.name != gone))
+        .unwrap();
+    for node in 0..3 {
+        cluster.node(node).start_agent().unwrap();
+    }
+    cluster.settle().unwrap();
+
+    for (netns, name, connection) in &mut ending {
+        let port = connection.local_address().unwrap().port();
+        let capture = Capture::start(netns).unwrap();
+        let error = connection.ask().expect_err("a backend that was removed answers");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{name}: {error}");
+        assert_eq!(segments(&capture, port), [1, 1, 1], "sent, received, RST");
+    }
+    for (_, name, connection) in &mut going_on {
+        assert_eq!(connection.ask().expect("a connection that goes on").backend, *name);
+    }
+    let count = (ending.len() + going_on.len()) as u64;
+    evidence::record(
+        PROMISE,
+        "flows over a restart in which a backend was removed from one of two services",
+        count,
+    );
 }
 
 /// A second service with the backends of `first`, published on a port of its own; its name and that port.

@@ -34,7 +34,10 @@ pub(crate) fn execute(arguments: &[String]) -> Result<()> {
         "--package",
         "lb-tests",
     ]);
-    build.args(["--bin", "lb-agent", "--bin", "lbctl", "--bin", "lb-bench"]);
+    // The last is what a container of dockerd's runs.
+    build.args([
+        "--bin", "lb-agent", "--bin", "lbctl", "--bin", "lb-bench", "--bin", "lb-task",
+    ]);
     run(&mut build).context("build of the agent and the bench")?;
     let bench = test::target_directory()?.join("release/lb-bench");
     let commit = commit();

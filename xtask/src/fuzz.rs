@@ -14,7 +14,7 @@ use crate::{setup, test, workspace};
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Arguments {
-    /// One of tests/fuzz/fuzz_targets: pipeline, dns, cluster, docker, stream.
+    /// One of tests/fuzz/fuzz_targets: pipeline, dns, cluster, docker, stream, disk.
     target: String,
     /// How long it looks.
     #[arg(long, default_value_t = 60)]

@@ -106,8 +106,9 @@ pub(super) struct Synchronizer {
     pub(super) fill_first: bool,
     /// Backends that datagrams of a service have left, although another one still uses them.
     shed: BTreeSet<(u64, EndpointKey)>,
-    /// Backends without a slot in their service, which was so after the last synchronisation.
-    resting: Resting,
+    /// Backends without a slot in their service, which was so after the last synchronisation. `None`: it was not complete, or
+    /// there was none; what left services meanwhile is found in the flows.
+    resting: Option<Resting>,
     /// What the last complete synchronisation was made from: a change of neighbours that changes none of it
     /// needs no reading of the tables.
     last: Option<Last>,
@@ -177,7 +178,7 @@ impl Synchronizer {
             reusable: Reusable::default(),
             fill_first: false,
             shed: BTreeSet::new(),
-            resting: Resting::new(),
+            resting: None,
             last: None,
             routes: Routes::default(),
         }
@@ -349,22 +350,26 @@ impl Synchronizer {
         let mut actual = Actual::read(&self.store).context("cannot read the tables")?;
         actual.reusable = self.reusable.clone();
         let plan = if explained() { plan::diff } else { plan::writes }(&desired, &actual);
-        let left = plan::left(&desired, &actual, &self.resting);
+        let resting = self.resting.take();
+        let left = plan::left(&desired, &actual, resting.as_ref().unwrap_or(&Resting::new()));
         outcome.phases[1] = start.elapsed();
         fault::here(Point::SyncPlanned);
 
         let start = Instant::now();
         let mut ended = Ok(0);
         let report = plan::apply_with(&plan, &mut self.store, |store| {
-            if !left.is_empty() {
-                ended = shed::shed(store, &left);
+            let strays = resting.is_none().then(|| plan::Strays::new(&desired, &actual));
+            if strays.is_some() || !left.is_empty() {
+                ended = shed::shed(store, |tuple, flow| {
+                    left.contains(&(flow.service, flow.backend)) || strays.is_some_and(|strays| strays.has(tuple, flow))
+                });
             }
         });
         let ended = ended?;
         if ended > 0 {
             tracing::info!(target: "lb::sync", flows = ended, "flows leave backends that other services still use");
         }
-        self.resting = plan::resting(&desired).collect();
+        self.resting = report.is_complete().then(|| plan::resting(&desired).collect());
         let Desired { separate, drained, .. } = desired;
         outcome.phases[2] = start.elapsed();
         fault::here(Point::SyncApplied);
@@ -379,7 +384,7 @@ impl Synchronizer {
             if !leave.is_empty() {
                 // A program that has read the old slots may be writing its flow down.
                 self.store.settle();
-                moved = shed::shed(&self.store, &leave)?;
+                moved = shed::shed(&self.store, |_, flow| leave.contains(&(flow.service, flow.backend)))?;
             }
             if moved > 0 {
                 tracing::info!(target: "lb::sync", flows = moved, "UDP flows leave what drains in their service alone");

@@ -10,6 +10,7 @@ use std::time::Duration;
 use lb_common::abi::{
     BACKEND_GONE, Backends, Collect, EndpointKey, Flow, Flows4, Flows6, Overflow4, Overflow6, Services, Table, UDP,
 };
+use lb_common::tuple::Tuple;
 
 use super::collect::{Key, is_overflow};
 use super::store::Store;
@@ -40,12 +41,12 @@ pub fn drained(store: &Store, drained: &BTreeSet<(u64, EndpointKey)>) -> Result<
     Ok(leave)
 }
 
-/// Removes the flows of each service to each backend; how many there were. Slots in force must be without those, and no
-/// program may run that has read others.
+/// Removes the flows that have to leave their backend; how many there were. Slots in force must be without that backend, and
+/// no program may run that has read others.
 ///
 /// # Errors
 /// A table cannot be read, or the program that removes flows cannot be run.
-pub fn shed(store: &Store, leave: &BTreeSet<(u32, u32)>) -> Result<usize, StoreError> {
+pub fn shed(store: &Store, leaves: impl Fn(&Tuple, &Flow) -> bool) -> Result<usize, StoreError> {
     let mut removed = 0;
     for _ in 0..LOOKS {
         let mut found = 0;
@@ -56,7 +57,7 @@ pub fn shed(store: &Store, leave: &BTreeSet<(u32, u32)>) -> Result<usize, StoreE
             look::<Flows4, _>,
             look::<Flows6, _>,
         ] {
-            let (there, gone) = look(store, leave)?;
+            let (there, gone) = look(store, &leaves)?;
             found += there;
             removed += gone;
         }
@@ -68,14 +69,15 @@ pub fn shed(store: &Store, leave: &BTreeSet<(u32, u32)>) -> Result<usize, StoreE
 }
 
 /// Flows that were found, and those of them that were removed.
-fn look<T, K: Key>(store: &Store, leave: &BTreeSet<(u32, u32)>) -> Result<(usize, usize), StoreError>
+fn look<T, K: Key>(store: &Store, leaves: &dyn Fn(&Tuple, &Flow) -> bool) -> Result<(usize, usize), StoreError>
 where
     T: Table<Key = K, Value = Flow>,
 {
     let mut flows = Vec::new();
     store.walk::<T>(Duration::ZERO, |key, flow| {
-        if leave.contains(&(flow.service, flow.backend)) {
-            flows.push((key.tuple(), flow.service, flow.backend));
+        let tuple = key.tuple();
+        if leaves(&tuple, flow) {
+            flows.push((tuple, flow.service, flow.backend));
         }
     })?;
     let mut removed = 0;

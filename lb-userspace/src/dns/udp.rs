@@ -1,4 +1,9 @@
 //! The UDP side of one listen address. Answers leave from the address that was asked, also on a wildcard socket.
+//!
+//! What waits is received at once and answered in place. One task at a time waits for datagrams, so that one is woken; where
+//! more come than it answers at once, the next one takes over.
+
+mod batch;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
@@ -11,20 +16,25 @@ use nix::sys::socket::{
 };
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::message::Transport;
 use super::server::{Reaction, Scratch, Server};
+use batch::{Batch, Received};
 
-/// Larger questions do not exist; what is cut off here does not parse.
-const BUFFER: usize = 4096;
+/// Datagrams after which others get a turn.
+const STRETCH: usize = 128;
 
 /// A bound UDP socket.
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: UdpSocket,
     wildcard: bool,
+    v6: bool,
+    /// Whose turn it is to receive: what comes wakes one task alone.
+    turn: Mutex<()>,
 }
 
 /// The address that a datagram came to, where the socket alone does not tell.
@@ -42,6 +52,8 @@ impl Listener {
         Ok(Self {
             socket: UdpSocket::from_std(socket)?,
             wildcard,
+            v6: address.is_ipv6(),
+            turn: Mutex::new(()),
         })
     }
 
@@ -49,19 +61,27 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Local)> {
-        if !self.wildcard {
-            let (length, client) = self.socket.recv_from(buffer).await?;
-            return Ok((length, client, None));
-        }
+    /// Waits for datagrams and receives those that are there.
+    async fn receive(&self, batch: &mut Batch) -> io::Result<()> {
         self.socket
-            .async_io(Interest::READABLE, || receive_with_address(&self.socket, buffer))
+            .async_io(Interest::READABLE, || {
+                if self.wildcard {
+                    batch.receive_each(|buffer| receive_with_address(&self.socket, buffer))
+                } else {
+                    batch.receive(self.socket.as_raw_fd(), self.v6)
+                }
+            })
             .await
     }
 
     async fn send(&self, bytes: &[u8], client: SocketAddr, local: Local) -> io::Result<()> {
         match local {
-            None => self.socket.send_to(bytes, client).await.map(|_| ()),
+            None => match self.socket.try_send_to(bytes, client) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.socket.send_to(bytes, client).await.map(|_| ())
+                }
+                sent => sent.map(|_| ()),
+            },
             Some(local) => {
                 self.socket
                     .async_io(Interest::WRITABLE, || {
@@ -75,44 +95,61 @@ impl Listener {
 
 /// Serves until `stop`. What is being forwarded lives on in `tasks`.
 pub(super) async fn serve(listener: Arc<Listener>, server: Arc<Server>, tasks: TaskTracker, stop: CancellationToken) {
-    let mut buffer = vec![0; BUFFER];
+    let mut batch = Batch::new();
     let mut scratch = Scratch::default();
+    let mut turn = None;
+    let mut stretch = 0;
     loop {
+        let receive = async {
+            if turn.is_none() {
+                turn = Some(listener.turn.lock().await);
+            }
+            listener.receive(&mut batch).await
+        };
         let received = tokio::select! {
             () = stop.cancelled() => return,
-            received = listener.receive(&mut buffer) => received,
+            received = receive => received,
         };
-        let (length, client, local) = match received {
-            Ok(received) => received,
-            Err(error) => {
-                tracing::debug!(target: "lb::dns", %error, "receiving failed");
-                // A lasting error must not spin.
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                continue;
-            }
-        };
-        if let Some(answer) = server.quick(client, &buffer[..length], &mut scratch) {
-            reply(&listener, answer, client, local).await;
+        if let Err(error) = received {
+            tracing::debug!(target: "lb::dns", %error, "receiving failed");
+            // A lasting error must not spin.
+            tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         }
-        match server.react(client, &buffer[..length], Transport::Udp) {
-            Reaction::Ignore => {}
-            Reaction::Reply(pending) => {
-                server.sent(&pending);
-                reply(&listener, pending.bytes(), client, local).await;
+        if batch.is_full() {
+            // More may be waiting than one can answer.
+            turn = None;
+        }
+        for index in 0..batch.len() {
+            let Received { client, local, .. } = batch.received(index);
+            if let Some(answer) = server.quick(client, batch.bytes(index), &mut scratch) {
+                reply(&listener, answer, client, local).await;
+                continue;
             }
-            Reaction::Forward(forward) => {
-                let (listener, server, stop) = (listener.clone(), server.clone(), stop.clone());
-                tasks.spawn(async move {
-                    tokio::select! {
-                        () = stop.cancelled() => {}
-                        pending = server.forward(forward) => {
-                            server.sent(&pending);
-                            reply(&listener, pending.bytes(), client, local).await;
+            match server.react(client, batch.bytes(index), Transport::Udp) {
+                Reaction::Ignore => {}
+                Reaction::Reply(pending) => {
+                    server.sent(&pending);
+                    reply(&listener, pending.bytes(), client, local).await;
+                }
+                Reaction::Forward(forward) => {
+                    let (listener, server, stop) = (listener.clone(), server.clone(), stop.clone());
+                    tasks.spawn(async move {
+                        tokio::select! {
+                            () = stop.cancelled() => {}
+                            pending = server.forward(forward) => {
+                                server.sent(&pending);
+                                reply(&listener, pending.bytes(), client, local).await;
+                            }
                         }
-                    }
-                });
+                    });
+                }
             }
+        }
+        stretch += batch.len();
+        if stretch >= STRETCH {
+            stretch = 0;
+            tokio::task::yield_now().await;
         }
     }
 }

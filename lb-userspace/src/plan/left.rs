@@ -1,11 +1,14 @@
 //! [`left`]: backends that have left a service and stay in the tables, because another service uses them.
 //!
 //! A backend's element says for all services whether it is there. Where it is not, the programs end its flows; where it has
-//! only left one of its services, the flows of that one have to be found.
+//! only left one of its services, the flows of that one have to be found. An agent that runs sees a backend leave; one that
+//! begins finds in the flows alone what left before it began, and looks at all of them ([`Strays`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{BACKEND_GONE, EndpointKey};
+use lb_common::abi::{BACKEND_GONE, EndpointKey, Flow, NETWORK_NODE};
+use lb_common::address::Address;
+use lb_common::tuple::Tuple;
 
 use super::actual::{Actual, key_of};
 use crate::model::desired::Desired;
@@ -53,6 +56,55 @@ pub fn left(desired: &Desired, actual: &Actual, resting: &Resting) -> BTreeSet<(
         left.extend(services.map(|(service, _)| (*service, *backend)));
     }
     left
+}
+
+/// Says of a flow whether its backend is none of its service any more, from the flow and the tables as they were found.
+#[derive(Clone, Copy, Debug)]
+pub struct Strays<'a> {
+    desired: &'a Desired,
+    actual: &'a Actual,
+}
+
+impl<'a> Strays<'a> {
+    /// Of tables that hold `actual` and shall hold `desired`.
+    pub const fn new(desired: &'a Desired, actual: &'a Actual) -> Self {
+        Self { desired, actual }
+    }
+
+    /// Whether a flow has to be ended.
+    ///
+    /// A service's number may be given to another one when it has gone, and flows to a backend that stays outlive it. So what
+    /// the number says counts only where the frontend that the client speaks to leads to that service too.
+    pub fn has(&self, tuple: &Tuple, flow: &Flow) -> bool {
+        let (Some(service), Some(backend)) = (
+            self.actual.services.get(&flow.service),
+            self.actual.backends.get(&flow.backend),
+        ) else {
+            return false;
+        };
+        backend.state != BACKEND_GONE
+            && backend.generation == flow.generation
+            && leaves(self.desired, service.identity, &key_of(backend))
+            && self.leads_to(tuple, flow.service)
+    }
+
+    /// Whether what a client speaks to is a frontend of a service.
+    fn leads_to(&self, tuple: &Tuple, service: u32) -> bool {
+        let key = EndpointKey {
+            address: match tuple.network {
+                NETWORK_NODE => Address::ANY,
+                _ => tuple.destination,
+            },
+            network: tuple.network,
+            port: tuple.destination_port,
+            protocol: tuple.protocol,
+            family: if tuple.v6 { 6 } else { 4 },
+        };
+        let frontends = &self.actual.frontends;
+        let every = || frontends.get(&EndpointKey { port: 0, ..key });
+        let frontend = frontends.get(&key).or_else(every);
+        frontend.is_some_and(|frontend| frontend.service == service)
+    }
 }
 
 /// Whether a backend that was one of a service is none any more, while both stay.
@@ -128,5 +180,79 @@ mod tests {
         let tables = tables(&before);
         let found = left(&desired(&after), &Actual::read(&tables).unwrap(), &Resting::new());
         assert_eq!(found.len(), 1, "{found:?}");
+    }
+
+    /// Flows of both twins to both of their backends, through published port and VIP, of which an agent that begins ends
+    /// some; the ends of port and address.
+    fn strays(before: &Snapshot, after: &Snapshot) -> Vec<(u16, u8)> {
+        let actual = Actual::read(&tables(before)).unwrap();
+        let after = desired(after);
+        let strays = Strays::new(&after, &actual);
+        let mut found = Vec::new();
+        for (key, frontend) in &actual.frontends {
+            for (backend, element) in &actual.backends {
+                let tuple = Tuple {
+                    destination: match key.network {
+                        NETWORK_NODE => Address::v4([192, 0, 2, 1]),
+                        _ => key.address,
+                    },
+                    source: Address::v4([203, 0, 113, 9]),
+                    source_port: 40_000,
+                    destination_port: key.port,
+                    protocol: key.protocol,
+                    network: key.network,
+                    v6: key.family == 6,
+                };
+                let flow = Flow {
+                    service: frontend.service,
+                    backend: *backend,
+                    generation: element.generation,
+                    ..Flow::default()
+                };
+                let older = Flow {
+                    generation: flow.generation.wrapping_sub(1),
+                    ..flow
+                };
+                assert!(!strays.has(&tuple, &older), "ended by the element's generation");
+                let elsewhere = Tuple {
+                    destination_port: 9,
+                    ..tuple
+                };
+                assert!(!strays.has(&elsewhere, &flow), "of one that had this number before");
+                if strays.has(&tuple, &flow) {
+                    found.push((key.port, element.address.v4_bytes()[3]));
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn an_agent_that_begins_ends_what_left_before_it_began() {
+        let mut before = twins();
+        before.services[0].backends[0].state = BackendState::Draining;
+        let mut after = before.clone();
+        assert_eq!(strays(&before, &after), []);
+        after.services[0].backends.remove(0);
+        assert_eq!(
+            strays(&before, &after),
+            [(30_080, 21), (80, 21)],
+            "VIP and published port"
+        );
+        // It is nobody's: its element ends all of its flows.
+        after.services[1].backends.remove(0);
+        assert_eq!(strays(&before, &after), []);
+    }
+
+    #[test]
+    fn flows_of_a_service_that_went_or_has_another_name_are_left_alone() {
+        let before = twins();
+        let mut gone = before.clone();
+        gone.services = gone.services.iter().skip(1).cloned().collect();
+        assert_eq!(strays(&before, &gone), []);
+        let mut renamed = before.clone();
+        renamed.services[0].name = "shop".into();
+        renamed.services[0].backends.remove(0);
+        assert_eq!(strays(&before, &renamed), []);
     }
 }

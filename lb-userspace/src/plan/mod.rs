@@ -31,7 +31,7 @@ use serde::Serialize;
 pub use actual::{Actual, Reusable};
 pub use apply::{Report, apply, apply_with, begin, finish};
 pub use diff::{diff, writes};
-pub use left::{Resting, left, resting};
+pub use left::{Resting, Strays, left, resting};
 pub use memory::MemoryTables;
 pub use mirror::Mirror;
 

@@ -103,6 +103,14 @@ pub(super) fn load<K: Keep>(path: &Path) -> Result<Option<K>, String> {
     if bytes.len() > limit {
         return Err("too large".into());
     }
+    parse(&bytes).map(Some)
+}
+
+/// What the bytes of a file say.
+///
+/// # Errors
+/// They are not what was written.
+pub(super) fn parse<K: Keep>(bytes: &[u8]) -> Result<K, String> {
     let (head, content) = bytes
         .iter()
         .position(|byte| *byte == b'\n')
@@ -115,7 +123,12 @@ pub(super) fn load<K: Keep>(path: &Path) -> Result<Option<K>, String> {
         return Err("damaged: its checksum is wrong".into());
     }
     let stored = serde_json::from_slice(content).map_err(|error| error.to_string())?;
-    Ok(Some(K::restored(stored)))
+    Ok(K::restored(stored))
+}
+
+/// The first line of a file with this content.
+pub(super) fn head<K: Keep>(content: &[u8]) -> String {
+    format!("{}{}\n", K::MAGIC, checksum(content))
 }
 
 /// Replaces the file as a whole.
@@ -143,7 +156,7 @@ pub(super) fn store<K: Keep>(path: &Path, kept: &K) -> io::Result<()> {
         .mode(0o600)
         .open(&temporary)
         .and_then(|mut file| {
-            file.write_all(format!("{}{}\n", K::MAGIC, checksum(&content)).as_bytes())?;
+            file.write_all(head::<K>(&content).as_bytes())?;
             file.write_all(&content)?;
             file.sync_all()
         })

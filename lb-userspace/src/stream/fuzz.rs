@@ -1,13 +1,16 @@
 //! What holds whatever bytes a peer sends: for the fuzz targets of `tests/fuzz`, which see no private parts.
 
 use std::fmt::Debug;
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::FutureExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::disk::{self, Keep, Kept};
 use super::frame::{self, Frame, FrameError, Kind};
 use super::message::{self, Head, Hello, REPORT_MAX, Report, SMALL_MAX, SNAPSHOT_MAX};
+use super::remember::Remembered;
 use crate::model::snapshot::Snapshot;
 
 /// Reads a connection frame by frame, with the limits of both ends; the snapshots that it carried.
@@ -76,6 +79,66 @@ fn again<T: DeserializeOwned + Serialize + PartialEq + Debug>(frame: &Frame) -> 
         "passed on"
     );
     Some(value)
+}
+
+/// Reads a file that an agent keeps, as it is and as the content of one whose checksum is right; the snapshots it held.
+///
+/// # Panics
+/// If what is refused is not explained, or what is accepted changes when it is written and read again.
+pub fn files(bytes: &[u8]) -> Vec<Snapshot> {
+    let mut snapshots = Vec::new();
+    for kept in kept::<Kept>(bytes) {
+        snapshots.push(std::sync::Arc::unwrap_or_clone(kept.0));
+    }
+    let (wall, now) = (SystemTime::now(), Instant::now());
+    for remembered in kept::<Remembered>(bytes) {
+        for retain in [Duration::ZERO, Duration::from_secs(60), Duration::MAX] {
+            let believed = remembered.believed(retain, wall, now);
+            assert!(believed.iter().all(|(_, ended)| *ended <= now), "away since the future");
+        }
+    }
+    snapshots
+}
+
+/// What was made of `bytes`: the file itself, or its content.
+fn kept<K: Keep + PartialEq + Debug>(bytes: &[u8]) -> Vec<K> {
+    let whole = [disk::head::<K>(bytes).as_bytes(), bytes].concat();
+    let read = |file: &[u8]| match disk::parse::<K>(file) {
+        Ok(kept) => Some(kept),
+        Err(error) => {
+            assert!(!error.trim().is_empty(), "refused without a word");
+            None
+        }
+    };
+    assert!(disk::parse::<K>(&whole[..whole.len() - 1]).is_err(), "cut short");
+    let accepted: Vec<K> = [bytes, &whole].into_iter().filter_map(read).collect();
+    for kept in &accepted {
+        let content = kept.content().expect("what was read can be written");
+        let again = [disk::head::<K>(&content).as_bytes(), &content].concat();
+        assert_eq!(disk::parse::<K>(&again).as_ref(), Ok(kept), "written again");
+    }
+    accepted
+}
+
+/// What agents keep: whole files, and contents alone, which damage leaves readable.
+pub fn kept_files() -> Vec<Vec<u8>> {
+    let snapshot: Snapshot = message::decode(SNAPSHOT.as_bytes()).expect("a snapshot");
+    let cluster = (std::sync::Arc::new(snapshot), Some(7));
+    let report = |node: &str| Report {
+        node: node.into(),
+        name: node.into(),
+        addresses: vec![[192, 0, 2, 1].into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()],
+        ..Report::default()
+    };
+    let now = Instant::now();
+    let reports = [(report("one"), None), (report("two"), Some(now))];
+    let reports = Remembered::new(reports.into_iter(), SystemTime::now(), now);
+    [file(&cluster), file(&reports)].concat()
+}
+
+fn file<K: Keep>(kept: &K) -> [Vec<u8>; 2] {
+    let content = kept.content().expect("it can be written");
+    [[disk::head::<K>(&content).as_bytes(), &content].concat(), content]
 }
 
 /// What a manager and a node say to each other.

@@ -1,5 +1,7 @@
 //! Memory of maps and agent, and the agent's CPU time.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
@@ -115,18 +117,26 @@ pub(super) fn resident(pid: u32) -> Result<f64> {
     Ok(kibibytes * 1024.0)
 }
 
-/// CPU time of a process, in seconds.
-pub(super) fn used(pid: u32) -> Result<f64> {
-    let path = format!("/proc/{pid}/schedstat");
-    // Of every thread: the file of the process is that of its first thread alone.
-    let mut sum = 0.0;
-    for task in fs::read_dir(format!("/proc/{pid}/task")).context(path)? {
-        let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-        sum += text
+/// CPU time of each thread of a process, in seconds. The file of the process is that of its first thread alone.
+pub(super) fn used(pid: u32) -> Result<BTreeMap<OsString, f64>> {
+    let path = format!("/proc/{pid}/task");
+    let mut times = BTreeMap::new();
+    for task in fs::read_dir(&path).context(path)? {
+        let task = task?;
+        let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        let field = text
             .split_whitespace()
             .next()
-            .and_then(|field| field.parse::<f64>().ok())
-            .unwrap_or(0.0);
+            .and_then(|field| field.parse::<f64>().ok());
+        times.insert(task.file_name(), field.unwrap_or(0.0) / 1e9);
     }
-    Ok(sum / 1e9)
+    Ok(times)
+}
+
+/// CPU time that passed between two looks. A thread that has ended meanwhile, because nobody needed it, counts for nothing.
+pub(super) fn between(before: &BTreeMap<OsString, f64>, after: &BTreeMap<OsString, f64>) -> f64 {
+    let spent = after
+        .iter()
+        .map(|(thread, time)| time - before.get(thread).unwrap_or(&0.0));
+    spent.sum()
 }

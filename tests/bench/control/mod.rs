@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use lb_tests::netns::Netns;
 
-use self::memory::{memory, resident, used};
+use self::memory::{between, memory, resident, used};
 use self::rules::Peer;
 use self::scene::Scene;
 use crate::Effort;
@@ -32,6 +32,7 @@ const SETTLED: Duration = Duration::from_secs(3);
 const REST: Duration = Duration::from_secs(10);
 
 const SYNC: &str = "whole state read anew";
+const BEHIND: &str = "change right behind a whole state";
 const RESTART: &str = "agent restarted until ready";
 const IDLE: &str = "CPU at rest";
 const RESIDENT: &str = "agent's memory";
@@ -54,8 +55,11 @@ pub(crate) fn measure(effort: Effort, data: &mut Data) -> Result<()> {
         for ((text, size), changes) in [small, large].into_iter().zip(CHANGES) {
             let took = scene.replace(text)?;
             data.add(&sized(SYNC, *size), OURS, "ms", milliseconds(took));
+            // The agent is not done with the whole state when packets follow it: this one waits for the rest.
+            let took = scene.change(text, 1)?;
+            data.add(&sized(BEHIND, *size), OURS, "ms", milliseconds(took));
             for turn in 0..effort.share(changes) {
-                let took = scene.change(text, (turn + 1) % 2)?;
+                let took = scene.change(text, turn % 2)?;
                 data.add(&sized(CHANGE, *size), OURS, "ms", milliseconds(took));
             }
             data.add(&sized(RESIDENT, *size), OURS, "B", resident(scene.agent()?)?);
@@ -78,7 +82,7 @@ pub(crate) fn measure(effort: Effort, data: &mut Data) -> Result<()> {
     let rest = if effort.quick { REST / 2 } else { REST };
     let before = used(scene.agent()?)?;
     std::thread::sleep(rest);
-    let share = (used(scene.agent()?)? - before) / rest.as_secs_f64() * 100.0;
+    let share = between(&before, &used(scene.agent()?)?) / rest.as_secs_f64() * 100.0;
     data.add(&sized(IDLE, LARGE), OURS, "%", share);
     Ok(())
 }

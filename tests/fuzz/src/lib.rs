@@ -7,12 +7,14 @@
 //! | [`cluster`] | the cluster document, down to the tables |
 //! | [`docker`] | answers of the Engine API |
 //! | [`stream`] | frames and messages between agents |
+//! | [`disk`] | what an agent keeps on disk over a restart |
 //!
 //! A target is a function over bytes that panics when a promise is broken. `cargo test` runs each over its seeds, what was
 //! once found, and damaged copies of both; `cargo xtask fuzz <target>` gives it to libFuzzer.
 
 pub mod cluster;
 pub mod damage;
+pub mod disk;
 pub mod dns;
 pub mod docker;
 pub mod pipeline;
@@ -35,7 +37,7 @@ pub struct Target {
 }
 
 /// All.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     Target {
         name: "pipeline",
         run: pipeline::run,
@@ -65,6 +67,12 @@ pub const TARGETS: [Target; 5] = [
         run: stream::run,
         seeds: stream::seeds,
         cases: 10_000,
+    },
+    Target {
+        name: "disk",
+        run: disk::run,
+        seeds: disk::seeds,
+        cases: 5_000,
     },
 ];
 

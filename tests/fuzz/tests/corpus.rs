@@ -59,3 +59,8 @@ fn docker() {
 fn stream() {
     holds("stream");
 }
+
+#[test]
+fn disk() {
+    holds("disk");
+}

@@ -80,6 +80,8 @@ pub(crate) const PROMISES: &[Promise] = &[
                     "drain::a_port_that_is_used_again_leaves_a_draining_backend",
                     "drain::where_nothing_else_is_left_draining_backends_go_on_serving",
                     "drain::a_backend_of_two_services_drains_in_one_alone",
+                    "drain::a_backend_of_two_services_is_removed_from_one_alone",
+                    "drain::what_left_one_of_its_services_while_no_agent_ran_is_gone_when_one_is_back",
                     "backends::a_draining_backend_keeps_its_connections_and_gets_no_new_one",
                     "backends::connections_of_a_removed_backend_are_reset_at_once",
                     "backends::udp_moves_at_once",

@@ -100,10 +100,12 @@ impl Synchronizer {
         };
         if report.is_complete() {
             plan.ops[..report.done].iter().for_each(|op| mirror.note(op));
-            for row in plan::resting(&had) {
-                self.resting.remove(&row);
+            if let Some(resting) = &mut self.resting {
+                for row in plan::resting(&had) {
+                    resting.remove(&row);
+                }
+                resting.extend(plan::resting(&wanted));
             }
-            self.resting.extend(plan::resting(&wanted));
             last.inputs.basis = basis;
             last.removals = plan.has_removals().then(|| Removals {
                 plan,

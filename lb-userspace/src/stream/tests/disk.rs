@@ -51,6 +51,33 @@ fn any_damage_is_found() {
 }
 
 #[test]
+fn a_content_that_is_not_what_it_should_be_is_refused_with_the_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("snapshot");
+    let good = kept(1).content().unwrap();
+    let refused = |content: &[u8]| {
+        fs::write(&path, [head::<Kept>(content).as_bytes(), content].concat()).unwrap();
+        load::<Kept>(&path).unwrap_err()
+    };
+    for length in 0..good.len() {
+        let error = refused(&good[..length]);
+        assert!(error.contains("line 1 column"), "cut to {length} bytes: {error}");
+    }
+    for (content, says) in [
+        (r#"{"index": 7}"#, "missing field `snapshot`"),
+        (r#"{"index": -7, "snapshot": null}"#, "invalid value: integer `-7`"),
+        ("[[[[[[[[", "line 1 column"),
+        (&"[".repeat(100_000), "line 1 column"),
+        ("\0\u{1}\u{7f}", "line 1 column"),
+    ] {
+        let error = refused(content.as_bytes());
+        assert!(error.contains(says), "{error}");
+    }
+    let error = refused(&[&good[..], b"{}"].concat());
+    assert!(error.contains("trailing characters"), "{error}");
+}
+
+#[test]
 fn a_rest_of_an_earlier_attempt_is_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("snapshot");
