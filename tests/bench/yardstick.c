@@ -253,14 +253,26 @@ SEC("xdp") int xdp_refill(struct xdp_md *ctx)
 	return XDP_ABORTED;
 }
 
-// At the far end of the cable.
-SEC("xdp") int xdp_sink(struct xdp_md *ctx)
+INLINE void note_arrival(void)
 {
 	__u32 zero = 0;
 	__u64 *count = bpf_map_lookup_elem(&arrived, &zero);
 	if (count)
 		*count += 1;
+}
+
+// At the far end of the cable.
+SEC("xdp") int xdp_sink(struct xdp_md *ctx)
+{
+	note_arrival();
 	return XDP_DROP;
+}
+
+// The same for what comes as a packet buffer.
+SEC("classifier") int tc_sink(struct __sk_buff *skb)
+{
+	note_arrival();
+	return TC_ACT_SHOT;
 }
 
 char _license[] SEC("license") = "GPL";
