@@ -16,6 +16,8 @@ use crate::packages;
 pub(crate) const XDP_BARE: &str = "xdp_bare";
 pub(crate) const XDP_DNAT: &str = "xdp_dnat";
 pub(crate) const XDP_REFILL: &str = "xdp_refill";
+pub(crate) const XDP_FORWARD: &str = "xdp_forward";
+pub(crate) const XDP_HASH: &str = "xdp_hash";
 pub(crate) const XDP_SINK: &str = "xdp_sink";
 pub(crate) const TC_SINK: &str = "tc_sink";
 pub(crate) const TC_BARE: &str = "tc_bare";
@@ -106,13 +108,13 @@ pub(crate) fn load(object: &[u8]) -> Result<Ebpf> {
     Ok(ebpf)
 }
 
-/// Loads the sinks alone, which need no flows.
+/// Loads the programs that need no flows.
 ///
 /// # Errors
 /// If the kernel refuses them.
-pub(crate) fn load_sinks(object: &[u8]) -> Result<Ebpf> {
+pub(crate) fn load_stateless(object: &[u8]) -> Result<Ebpf> {
     let mut ebpf = EbpfLoader::new().map_max_entries("flows", 1).load(object)?;
-    for name in [XDP_SINK, TC_SINK] {
+    for name in [XDP_SINK, TC_SINK, XDP_FORWARD, XDP_HASH] {
         load_program(name, ebpf.program_mut(name).context(name)?)?;
     }
     Ok(ebpf)

@@ -47,6 +47,10 @@ enum Kind {
     /// With entries of conntrack for its connections.
     IpvsConntrack,
     Swarm,
+    /// A program at XDP that sends every packet on as it is.
+    Forward,
+    /// One that chooses by a hash, and knows no flows.
+    Hash,
     /// This balancer at XDP, to a backend on another node.
     OursXdp,
     /// This balancer at tc, to a backend on another node.
@@ -56,7 +60,7 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Generator,
         Self::Plain,
         Self::Iptables,
@@ -64,6 +68,8 @@ impl Kind {
         Self::Ipvs,
         Self::IpvsConntrack,
         Self::Swarm,
+        Self::Forward,
+        Self::Hash,
         Self::OursXdp,
         Self::OursTc,
         Self::OursTcHere,
@@ -78,6 +84,8 @@ impl Kind {
             Self::Ipvs => "IPVS",
             Self::IpvsConntrack => "IPVS with conntrack",
             Self::Swarm => "Swarm's chain",
+            Self::Forward => "XDP alone: sent on as it is",
+            Self::Hash => "XDP, stateless hash",
             Self::OursXdp => "this balancer (XDP), backend on another node",
             Self::OursTc => "this balancer (tc), backend on another node",
             Self::OursTcHere => "this balancer (tc), backend on the node",

@@ -23,7 +23,7 @@ use super::{Kind, rules, swarm};
 use crate::frames::arrived;
 use crate::program::frames;
 use crate::program::template::{Client, Template};
-use crate::yardstick::{self, TC_SINK, XDP_SINK};
+use crate::yardstick::{self, TC_SINK, XDP_FORWARD, XDP_HASH, XDP_SINK};
 
 const CASE: Case = Case::TCP[0];
 /// Ports of the backend that take flows in turn.
@@ -65,7 +65,7 @@ impl Scene {
     /// # Errors
     /// If the kernel refuses something.
     pub(super) fn build(kind: Kind, yardstick: &[u8]) -> Result<Self> {
-        let mut sinks = yardstick::load_sinks(yardstick)?;
+        let mut sinks = yardstick::load_stateless(yardstick)?;
         let (node, far) = (Netns::new("node")?, Netns::new("far")?);
         for netns in [&node, &far] {
             // Nobody else sends anything.
@@ -82,7 +82,7 @@ impl Scene {
             far_end(&node, &format!("if{ROUTED_IF}"), &far, ROUTED_IF + FAR)?;
         }
         node.ip(&routes(kind))?;
-        let xdp = kind == Kind::OursXdp;
+        let xdp = matches!(kind, Kind::OursXdp | Kind::Forward | Kind::Hash);
         far.run(|| -> Result<()> {
             attach_tc(&mut sinks, TC_SINK, ROUTED_IF + FAR, TcAttachType::Ingress)?;
             if xdp {
@@ -94,6 +94,11 @@ impl Scene {
         match kind {
             Kind::Generator => node.run(|| attach_xdp(&mut sinks, XDP_SINK, NODE_IF))?,
             Kind::Plain => {}
+            Kind::Forward => node.run(|| attach_xdp(&mut sinks, XDP_FORWARD, NODE_IF))?,
+            Kind::Hash => {
+                yardstick::serve(&mut sinks, 1)?;
+                node.run(|| attach_xdp(&mut sinks, XDP_HASH, NODE_IF))?;
+            }
             Kind::Iptables => rules::iptables(&node)?,
             Kind::Nftables => rules::nftables(&node)?,
             Kind::Ipvs => rules::ipvs(&node, false)?,
@@ -137,7 +142,7 @@ impl Scene {
         if matches!(self.kind, Kind::OursXdp | Kind::OursTc) {
             let mut answer = frames::answer(CASE, frames::Path::ToNode);
             self.receive(answer.template.of(0))?;
-        } else if self.kind != Kind::Generator {
+        } else if !matches!(self.kind, Kind::Generator | Kind::Forward | Kind::Hash) {
             for answer in answers(self.kind) {
                 let mut template = Template::new(answer.build(), 14, Client::Destination, 0);
                 send(&self.far, ROUTED_IF + FAR, template.of(0))?;
