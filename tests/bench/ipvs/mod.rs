@@ -5,7 +5,9 @@
 //! making it costs, up to there, is measured with a program that drops it at once, and taken away from everybody.
 
 mod chapter;
+mod connection;
 mod port;
+mod programs;
 mod rules;
 mod scene;
 mod swarm;

@@ -8,35 +8,26 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use aya::Ebpf;
-use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode, tc};
-use lb_common::testing::frame::{Frame, Mac};
-use lb_common::testing::world::{
-    Case, NODE_IF, Place, ROUTED_IF, ROUTER, SECOND_IF, World, mac, node_mac, workload_mac,
-};
+use aya::programs::TcAttachType;
+use lb_common::testing::frame::Mac;
+use lb_common::testing::world::{Case, NODE_IF, Place, ROUTED_IF, ROUTER, SECOND_IF, mac, node_mac, workload_mac};
 use lb_tests::kernel::Kernel;
 use lb_tests::netns::Netns;
 
-use super::port::{Port, send};
+use super::port::Port;
+use super::programs::{self, attach_tc, attach_xdp};
 use super::{Kind, rules, swarm};
 use crate::frames::arrived;
-use crate::program::frames;
-use crate::program::template::{Client, Template};
 use crate::yardstick::{self, TC_SINK, XDP_FORWARD, XDP_HASH, XDP_SINK};
 
-const CASE: Case = Case::TCP[0];
+/// TCP over IPv4.
+pub(super) const CASE: Case = Case::TCP[0];
 /// Ports of the backend that take flows in turn.
 pub(super) const BACKEND_PORTS: [u16; 2] = [8000, 8001];
 /// What is behind another interface has this number more.
-const FAR: u32 = 100;
-/// Entries of this balancer's flow tables.
-const FLOWS: u32 = 1 << 17;
-const SYN_ACK: u8 = 0x12;
-/// First sequence numbers: of the client's SYN, as [`Case::first`] writes it, and of the answer.
-const SEQUENCE: u32 = 0x0102_0304;
-const ANSWER: u32 = 0x1234_5678;
-
+pub(super) const FAR: u32 = 100;
 /// What clients speak to.
 pub(super) fn published() -> SocketAddr {
     CASE.published(1)
@@ -50,13 +41,14 @@ pub(super) fn backend() -> IpAddr {
 /// One way to carry packets, ready.
 pub(super) struct Scene {
     pub(super) kind: Kind,
-    node: Netns,
-    far: Netns,
-    port: Port,
+    pub(super) node: Netns,
+    pub(super) far: Netns,
+    pub(super) port: Port,
     sinks: Ebpf,
-    /// This balancer's programs, and further namespaces.
+    /// This balancer's programs.
     _ours: Option<Kernel>,
-    _more: Vec<Netns>,
+    /// Of Swarm's chain: the sandbox and the overlay's namespace.
+    pub(super) more: Vec<Netns>,
 }
 
 impl Scene {
@@ -104,7 +96,7 @@ impl Scene {
             Kind::Ipvs => rules::ipvs(&node, false)?,
             Kind::IpvsConntrack => rules::ipvs(&node, true)?,
             Kind::Swarm => {}
-            Kind::OursXdp | Kind::OursTc | Kind::OursTcHere => ours = Some(node.run(|| programs(kind))?),
+            Kind::OursXdp | Kind::OursTc | Kind::OursTcHere => ours = Some(node.run(|| programs::ours(kind))?),
         }
         Ok(Self {
             kind,
@@ -113,99 +105,14 @@ impl Scene {
             port,
             sinks,
             _ours: ours,
-            _more: more,
+            more,
         })
-    }
-
-    /// The client's frames: the first of a connection, or one of an established one.
-    pub(super) fn template(&self, first: bool) -> Template {
-        let to = if self.kind == Kind::Plain {
-            (backend(), BACKEND_PORTS[0]).into()
-        } else {
-            published()
-        };
-        let frame = if first {
-            CASE.first(CASE.client(), to)
-        } else {
-            let frame = CASE.frame(CASE.client(), to);
-            frame.numbers(SEQUENCE + 1, ANSWER + 1).payload(b"ten bytes.")
-        };
-        Template::new(frame.macs(mac(NODE_IF), ROUTER).build(), 14, Client::Source, 0)
-    }
-
-    /// Establishes the connection of the first client.
-    ///
-    /// # Errors
-    /// If a frame cannot be sent.
-    pub(super) fn establish(&self) -> Result<()> {
-        self.receive(self.template(true).of(0))?;
-        if matches!(self.kind, Kind::OursXdp | Kind::OursTc) {
-            let mut answer = frames::answer(CASE, frames::Path::ToNode);
-            self.receive(answer.template.of(0))?;
-        } else if !matches!(self.kind, Kind::Generator | Kind::Forward | Kind::Hash) {
-            for answer in answers(self.kind) {
-                let mut template = Template::new(answer.build(), 14, Client::Destination, 0);
-                send(&self.far, ROUTED_IF + FAR, template.of(0))?;
-            }
-        }
-        self.receive(self.template(false).of(0))?;
-        self.check()
-    }
-
-    /// The node receives a frame.
-    pub(super) fn receive(&self, frame: &[u8]) -> Result<()> {
-        self.port.receive(frame).context("the node's port")
     }
 
     /// How many packets came to the far ends.
     pub(super) fn arrived(&self) -> Result<u64> {
         arrived(&self.sinks)
     }
-
-    /// Who tracks connections must take the first client's for an established one.
-    fn check(&self) -> Result<()> {
-        let tables: &[(usize, &str)] = match self.kind {
-            Kind::Iptables | Kind::Nftables => &[(0, "nf_conntrack")],
-            Kind::Ipvs => &[(0, "ip_vs_conn")],
-            Kind::IpvsConntrack => &[(0, "nf_conntrack"), (0, "ip_vs_conn")],
-            Kind::Swarm => &[(0, "nf_conntrack"), (1, "nf_conntrack"), (1, "ip_vs_conn")],
-            _ => &[],
-        };
-        for (place, table) in tables {
-            let netns = if *place == 0 {
-                &self.node
-            } else {
-                &self._more[place - 1]
-            };
-            let text = netns.run(|| std::fs::read_to_string(format!("/proc/thread-self/net/{table}")))?;
-            ensure!(
-                text.contains("ESTABLISHED"),
-                "{table} holds no established connection:\n{text}"
-            );
-        }
-        Ok(())
-    }
-}
-
-/// The backend's answers to the first client; from either port, as it is not known which of them was chosen.
-fn answers(kind: Kind) -> Vec<Frame> {
-    let answer = |from, to, here: Mac| {
-        let frame = CASE.frame(from, to).flags(SYN_ACK).numbers(ANSWER, SEQUENCE + 1);
-        let frame = frame.tcp_options(&[2, 4, 5, 0xb4]).payload(b"");
-        frame.macs(here, workload_mac(ROUTED_IF))
-    };
-    if kind == Kind::Swarm {
-        let from = (swarm::TASK, published().port()).into();
-        return vec![answer(from, (swarm::OWN, CASE.client().port()).into(), swarm::OWN_MAC)];
-    }
-    let ports = BACKEND_PORTS.map(|port| answer((backend(), port).into(), CASE.client(), mac(ROUTED_IF)));
-    // To a balancer of this kind the second port is no backend's.
-    let count = if matches!(kind, Kind::Plain | Kind::OursTcHere) {
-        1
-    } else {
-        2
-    };
-    ports.into_iter().take(count).collect()
 }
 
 /// Addresses, routes and neighbours of the node.
@@ -237,44 +144,7 @@ pub(super) fn far_end(netns: &Netns, name: &str, far: &Netns, index: u32) -> Res
     far.ip(&format!("link set if{index} up"))
 }
 
-/// This balancer's programs where an agent attaches them, with one published service.
-fn programs(kind: Kind) -> Result<Kernel> {
-    let place = if kind == Kind::OursTcHere {
-        Place::Here
-    } else {
-        Place::Node2
-    };
-    let world = World::new().serve(CASE, &[place]);
-    let mut kernel = Kernel::load(FLOWS)?;
-    kernel.fill(&world.tables)?;
-    if kind == Kind::OursXdp {
-        attach_xdp(&mut kernel.ebpf, "xdp_node", NODE_IF)?;
-    }
-    for index in [NODE_IF, SECOND_IF] {
-        attach_tc(&mut kernel.ebpf, "tc_node", index, TcAttachType::Ingress)?;
-    }
-    attach_tc(&mut kernel.ebpf, "from_workload", ROUTED_IF, TcAttachType::Ingress)?;
-    attach_tc(&mut kernel.ebpf, "to_workload", ROUTED_IF, TcAttachType::Egress)?;
-    Ok(kernel)
-}
-
-fn attach_xdp(ebpf: &mut Ebpf, name: &str, index: u32) -> Result<()> {
-    let program: &mut Xdp = ebpf.program_mut(name).context("an XDP program")?.try_into()?;
-    let attached = program.attach(&format!("if{index}"), XdpMode::Driver);
-    attached.with_context(|| format!("{name} at if{index}"))?;
-    Ok(())
-}
-
-fn attach_tc(ebpf: &mut Ebpf, name: &str, index: u32, hook: TcAttachType) -> Result<()> {
-    let interface = format!("if{index}");
-    // It may be there, for the other direction.
-    let _ = tc::qdisc_add_clsact(&interface);
-    let program: &mut SchedClassifier = ebpf.program_mut(name).context("a tc program")?.try_into()?;
-    let attached = program.attach(&interface, hook);
-    attached.with_context(|| format!("{name} at {interface}"))?;
-    Ok(())
-}
-
+/// As `ip` takes it.
 pub(super) fn colons(mac: Mac) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }

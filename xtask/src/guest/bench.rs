@@ -14,7 +14,7 @@ use crate::test;
 
 /// The part that measures.
 const BENCH: &str = "bench";
-/// How long it may take; usually 3 minutes, on a busy host 10.
+/// How long it may take; usually 3 minutes, on a busy host 10. The guest's clock is slower than the host's, so the host's ends it.
 const LIMIT: Duration = Duration::from_secs(3600);
 /// Ended a little later if it does not end by itself.
 const GRACE: Duration = Duration::from_secs(30);
