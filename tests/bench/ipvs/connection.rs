@@ -2,6 +2,7 @@
 //! understood them.
 
 use anyhow::{Context as _, Result, ensure};
+use lb_common::abi::FLOW_ESTABLISHED;
 use lb_common::testing::frame::{Frame, Mac};
 use lb_common::testing::world::{NODE_IF, ROUTED_IF, ROUTER, mac, workload_mac};
 
@@ -60,6 +61,11 @@ impl Scene {
 
     /// Who tracks connections must take the first client's for an established one.
     fn check(&self) -> Result<()> {
+        if let Some(ours) = &self.ours {
+            let flows = ours.state()?.flows;
+            let states: Vec<u8> = flows.values().map(|flow| flow.state).collect();
+            ensure!(states == [FLOW_ESTABLISHED], "flows in the states {states:?}");
+        }
         let tables: &[(usize, &str)] = match self.kind {
             Kind::Iptables | Kind::Nftables => &[(0, "nf_conntrack")],
             Kind::Ipvs => &[(0, "ip_vs_conn")],

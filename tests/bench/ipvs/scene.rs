@@ -46,7 +46,7 @@ pub(super) struct Scene {
     pub(super) port: Port,
     sinks: Ebpf,
     /// This balancer's programs.
-    _ours: Option<Kernel>,
+    pub(super) ours: Option<Kernel>,
     /// Of Swarm's chain: the sandbox and the overlay's namespace.
     pub(super) more: Vec<Netns>,
 }
@@ -104,7 +104,7 @@ impl Scene {
             far,
             port,
             sinks,
-            _ours: ours,
+            ours,
             more,
         })
     }
