@@ -145,7 +145,11 @@ fn turn(line: &mut Line, sink: &Ebpf, flows: u32, count: usize) -> Result<f64> {
     Ok(arrived as f64 / elapsed.as_secs_f64())
 }
 
-fn arrived(sink: &Ebpf) -> Result<u64> {
+/// How many frames the sinks of an object have taken.
+///
+/// # Errors
+/// If the map cannot be read.
+pub(crate) fn arrived(sink: &Ebpf) -> Result<u64> {
     let counts = PerCpuArray::<_, u64>::try_from(sink.map("arrived").context("arrived")?)?;
     Ok(counts.get(&0, 0)?.iter().sum())
 }

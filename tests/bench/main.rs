@@ -5,6 +5,7 @@
 //! | `program` | [`program`] | one run of a program, against a minimal program in C |
 //! | `frames` | [`frames`] | frames a second through XDP on one core |
 //! | `traffic` | [`traffic`] | sockets to sockets, against no balancer, iptables, nftables, HAProxy, nginx |
+//! | `ipvs` | [`ipvs`] | instructions of a packet, against plain forwarding, IPVS and Swarm's chain; in a guest |
 //! | `control` | [`control`] | from a change of the cluster file to packets that follow it; memory; idle |
 //! | `dns` | [`names`] | questions a second, against dnsmasq, unbound and dockerd's own resolver |
 //!
@@ -15,6 +16,7 @@
 mod control;
 mod data;
 mod frames;
+mod ipvs;
 mod machine;
 mod names;
 mod packages;
@@ -52,6 +54,9 @@ struct Arguments {
     /// Directory of benchmarks.md and benchmarks/.
     #[arg(long, default_value = "docs")]
     output: PathBuf,
+    /// This machine's clock counts instructions: only here is the row `ipvs` measured.
+    #[arg(long, hide = true)]
+    counted: bool,
     /// The sources that are measured, for the document.
     #[arg(long, hide = true, default_value = "unknown")]
     commit: String,
@@ -66,6 +71,8 @@ enum Row {
     Frames,
     /// Sockets to sockets.
     Traffic,
+    /// Instructions of a packet, on a kernel with IPVS.
+    Ipvs,
     /// Names.
     Dns,
     /// Changes of the cluster.
@@ -79,6 +86,7 @@ impl Row {
             Self::Program => "program",
             Self::Frames => "frames",
             Self::Traffic => "traffic",
+            Self::Ipvs => "ipvs",
             Self::Dns => "dns",
             Self::Control => "control",
         }
@@ -90,6 +98,7 @@ impl Row {
             Self::Program => program::bars(data),
             Self::Frames => frames::bars(data),
             Self::Traffic => traffic::bars(data),
+            Self::Ipvs => ipvs::bars(data),
             Self::Dns => names::bars(data),
             Self::Control => control::bars(data),
         }
@@ -101,6 +110,7 @@ impl Row {
             Self::Program => program::chapter(data),
             Self::Frames => frames::chapter(data),
             Self::Traffic => traffic::chapter(data),
+            Self::Ipvs => ipvs::chapter(data),
             Self::Dns => names::chapter(data),
             Self::Control => control::chapter(data),
         }
@@ -144,6 +154,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         let mut rows = arguments.rows.clone();
         if rows.is_empty() {
             rows = Row::value_variants().to_vec();
+            rows.retain(|row| (*row == Row::Ipvs) == arguments.counted);
         }
         rows.sort();
         rows.dedup();
@@ -164,12 +175,18 @@ fn run(arguments: &Arguments) -> Result<()> {
 /// Measures a row, and writes its data and the document.
 fn one_row(row: Row, effort: Effort, arguments: &Arguments) -> Result<()> {
     println!("{}: {} rounds", row.name(), effort.rounds);
+    ensure!(
+        (row == Row::Ipvs) == arguments.counted,
+        "`cargo xtask bench {}` runs it where it is measured",
+        row.name()
+    );
     let start = Instant::now();
     let mut data = Data::new(effort, &arguments.commit)?;
     match row {
         Row::Program => program::measure(effort, &mut data),
         Row::Frames => frames::measure(effort, &mut data),
         Row::Traffic => traffic::measure(effort, &mut data),
+        Row::Ipvs => ipvs::measure(effort, &mut data),
         Row::Dns => names::measure(effort, &mut data),
         Row::Control => control::measure(effort, &mut data),
     }?;

@@ -120,12 +120,8 @@ INLINE __u16 updated(__u16 check, __u32 from, __u32 to)
 	return (__u16)~sum;
 }
 
-SEC("xdp") int xdp_dnat(struct xdp_md *ctx)
+INLINE void translate(struct headers *h, const struct backend *to)
 {
-	struct headers *h = (void *)(long)ctx->data;
-	struct backend *to = find(h, (void *)(long)ctx->data_end);
-	if (!to)
-		return XDP_PASS;
 	__u16 sum = updated(h->tcp.check, h->ip.daddr, to->address);
 	h->tcp.check = updated(sum, h->tcp.dest, to->port);
 	h->ip.check = updated(h->ip.check, h->ip.daddr, to->address);
@@ -133,6 +129,15 @@ SEC("xdp") int xdp_dnat(struct xdp_md *ctx)
 	h->tcp.dest = to->port;
 	__builtin_memcpy(h->ethernet.h_source, h->ethernet.h_dest, 6);
 	__builtin_memcpy(h->ethernet.h_dest, to->mac, 6);
+}
+
+SEC("xdp") int xdp_dnat(struct xdp_md *ctx)
+{
+	struct headers *h = (void *)(long)ctx->data;
+	struct backend *to = find(h, (void *)(long)ctx->data_end);
+	if (!to)
+		return XDP_PASS;
+	translate(h, to);
 	return XDP_TX;
 }
 
@@ -159,6 +164,36 @@ SEC("classifier") int tc_dnat(struct __sk_buff *skb)
 SEC("xdp") int xdp_bare(struct xdp_md *ctx)
 {
 	return XDP_TX;
+}
+
+// The interface of the other node, where programs send by another than the packet came from.
+#define SECOND_IF 11
+
+// The least that sends.
+SEC("xdp") int xdp_forward(struct xdp_md *ctx)
+{
+	return bpf_redirect(SECOND_IF, 0);
+}
+
+// The least that balances: the tuple's hash is all the state there is.
+SEC("xdp") int xdp_hash(struct xdp_md *ctx)
+{
+	struct headers *h = (void *)(long)ctx->data;
+	if ((void *)(h + 1) > (void *)(long)ctx->data_end || h->ethernet.h_proto != __builtin_bswap16(ETH_P_IP))
+		return XDP_PASS;
+	if (h->ip.ihl != 5 || h->ip.protocol != 6)
+		return XDP_PASS;
+	struct service_key wanted = {h->ip.daddr, h->tcp.dest, h->ip.protocol};
+	struct service *service = bpf_map_lookup_elem(&services, &wanted);
+	if (!service || !service->count)
+		return XDP_PASS;
+	__u32 hash = (h->ip.saddr ^ h->ip.daddr ^ ((__u32)h->tcp.source << 16 | h->tcp.dest)) * 0x9e3779b1;
+	__u32 index = service->first + (hash >> 16) % service->count;
+	struct backend *to = bpf_map_lookup_elem(&backends, &index);
+	if (!to)
+		return XDP_PASS;
+	translate(h, to);
+	return bpf_redirect(SECOND_IF, 0);
 }
 
 SEC("classifier") int tc_bare(struct __sk_buff *skb)
@@ -253,14 +288,26 @@ SEC("xdp") int xdp_refill(struct xdp_md *ctx)
 	return XDP_ABORTED;
 }
 
-// At the far end of the cable.
-SEC("xdp") int xdp_sink(struct xdp_md *ctx)
+INLINE void note_arrival(void)
 {
 	__u32 zero = 0;
 	__u64 *count = bpf_map_lookup_elem(&arrived, &zero);
 	if (count)
 		*count += 1;
+}
+
+// At the far end of the cable.
+SEC("xdp") int xdp_sink(struct xdp_md *ctx)
+{
+	note_arrival();
 	return XDP_DROP;
+}
+
+// The same for what comes as a packet buffer.
+SEC("classifier") int tc_sink(struct __sk_buff *skb)
+{
+	note_arrival();
+	return TC_ACT_SHOT;
 }
 
 char _license[] SEC("license") = "GPL";

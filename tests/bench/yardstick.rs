@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::Ebpf;
 use aya::maps::{Array, HashMap};
 use aya::programs::Program;
+use aya::{Ebpf, EbpfLoader};
 use lb_common::testing::world::{Case, Place, node_mac};
 
 use crate::packages;
@@ -16,7 +16,10 @@ use crate::packages;
 pub(crate) const XDP_BARE: &str = "xdp_bare";
 pub(crate) const XDP_DNAT: &str = "xdp_dnat";
 pub(crate) const XDP_REFILL: &str = "xdp_refill";
+pub(crate) const XDP_FORWARD: &str = "xdp_forward";
+pub(crate) const XDP_HASH: &str = "xdp_hash";
 pub(crate) const XDP_SINK: &str = "xdp_sink";
+pub(crate) const TC_SINK: &str = "tc_sink";
 pub(crate) const TC_BARE: &str = "tc_bare";
 pub(crate) const TC_DNAT: &str = "tc_dnat";
 
@@ -100,14 +103,30 @@ pub(crate) fn compile(table: Table) -> Result<Vec<u8>> {
 pub(crate) fn load(object: &[u8]) -> Result<Ebpf> {
     let mut ebpf = Ebpf::load(object)?;
     for (name, program) in ebpf.programs_mut() {
-        match program {
-            Program::Xdp(program) => program.load(),
-            Program::SchedClassifier(program) => program.load(),
-            other => bail!("{name} is {:?}", other.prog_type()),
-        }
-        .with_context(|| name.to_owned())?;
+        load_program(name, program)?;
     }
     Ok(ebpf)
+}
+
+/// Loads the programs that need no flows.
+///
+/// # Errors
+/// If the kernel refuses them.
+pub(crate) fn load_stateless(object: &[u8]) -> Result<Ebpf> {
+    let mut ebpf = EbpfLoader::new().map_max_entries("flows", 1).load(object)?;
+    for name in [XDP_SINK, TC_SINK, XDP_FORWARD, XDP_HASH] {
+        load_program(name, ebpf.program_mut(name).context(name)?)?;
+    }
+    Ok(ebpf)
+}
+
+fn load_program(name: &str, program: &mut Program) -> Result<()> {
+    match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        other => bail!("{name} is {:?}", other.prog_type()),
+    }
+    .with_context(|| name.to_owned())
 }
 
 /// Fills the service tables with what a [`World`](lb_common::testing::world::World) publishes over TCP and IPv4, on one

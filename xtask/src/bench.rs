@@ -1,18 +1,22 @@
-//! `cargo xtask bench`: installs the peers, builds everything with optimisation, and runs `lb-bench`.
+//! `cargo xtask bench`: installs the peers, builds everything with optimisation, and runs `lb-bench`; the row [`COUNTED`] in
+//! a guest, and the others here.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
 use crate::process::{ask, cargo, run};
-use crate::{setup, test, workspace};
+use crate::{guest, setup, test, workspace};
 
 /// Programs that the bench compares with or is built with, and the Debian package of each.
 const PEERS: &[(&str, &str)] = &[
     ("clang", "clang"),
     ("iptables", "iptables"),
     ("nft", "nftables"),
+    ("ipvsadm", "ipvsadm"),
     ("haproxy", "haproxy"),
     ("nginx", "nginx"),
     // A directory of modules tells nothing about one of them, so this stands for nginx's module `stream`.
@@ -20,6 +24,46 @@ const PEERS: &[(&str, &str)] = &[
     ("dnsmasq", "dnsmasq-base"),
     ("unbound", "unbound"),
 ];
+
+/// The row that is measured in a guest, because the kernel here may lack IPVS.
+const COUNTED: &str = "ipvs";
+/// The guest's kernel.
+const KERNEL: &str = "6.1";
+/// Options of `lb-bench` whose value is a word of its own.
+const WITH_VALUE: &[&str] = &["--rounds", "--output", "--commit"];
+/// Options that measure nothing.
+const WITHOUT_ROWS: &[&str] = &["--report", "--help", "-h"];
+
+/// What runs where.
+#[derive(Debug, PartialEq, Eq)]
+struct Split {
+    /// Arguments of `lb-bench` here.
+    here: Option<Vec<String>>,
+    /// And in the guest.
+    guest: Option<Vec<String>>,
+}
+
+impl Split {
+    fn of(arguments: &[String]) -> Self {
+        let (mut rows, mut options) = (Vec::new(), Vec::new());
+        let mut value = false;
+        for word in arguments {
+            let option = value || word.starts_with('-');
+            value = WITH_VALUE.contains(&&**word);
+            if option { &mut options } else { &mut rows }.push(word.clone());
+        }
+        let all = rows.is_empty();
+        let measures = !options.iter().any(|option| WITHOUT_ROWS.contains(&&**option));
+        let counted = rows.iter().any(|row| row == COUNTED);
+        rows.retain(|row| row != COUNTED);
+        let here = all || !rows.is_empty() || !measures;
+        let guest = measures && (all || counted);
+        Self {
+            here: here.then(|| [rows, options.clone()].concat()),
+            guest: guest.then(|| [vec![COUNTED.to_owned(), "--counted".to_owned()], options].concat()),
+        }
+    }
+}
 
 /// Arguments are those of `lb-bench`.
 pub(crate) fn execute(arguments: &[String]) -> Result<()> {
@@ -49,9 +93,29 @@ pub(crate) fn execute(arguments: &[String]) -> Result<()> {
             docs.display()
         );
     }
-    let mut command = Command::new(bench);
-    command.arg("--output").arg(docs).args(["--commit", &commit]);
-    run(command.args(arguments))
+    let split = Split::of(arguments);
+    let lb_bench = |arguments: &[String]| {
+        let mut command = Command::new(&bench);
+        command.arg("--output").arg(&docs).args(["--commit", &commit]);
+        run(command.args(arguments))
+    };
+    // What one row lacks must not cost the others.
+    let here = split.here.map_or(Ok(()), |arguments| lb_bench(&arguments));
+    if let Some(mut arguments) = split.guest {
+        arguments.extend(["--commit".to_owned(), commit.clone()]);
+        let output = guest::bench(KERNEL, &arguments)?;
+        keep(&output, &docs)?;
+        lb_bench(&["--report".to_owned()])?;
+    }
+    here
+}
+
+/// Takes over what the guest has measured.
+fn keep(output: &Path, docs: &Path) -> Result<()> {
+    let file = format!("benchmarks/{COUNTED}.json");
+    let (from, to) = (output.join(&file), docs.join(&file));
+    fs::copy(&from, &to).with_context(|| format!("{} to {}", from.display(), to.display()))?;
+    Ok(())
 }
 
 /// What is measured, as git names it.
@@ -62,4 +126,28 @@ fn commit() -> String {
         &["-C", &directory, "describe", "--always", "--dirty", "--abbrev=10"],
     );
     described.map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_row_is_measured_in_a_guest_and_the_others_here() {
+        let split = |text: &str| {
+            let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+            let Split { here, guest } = Split::of(&words);
+            (here.map(|words| words.join(" ")), guest.map(|words| words.join(" ")))
+        };
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(split(""), (text(""), text("ipvs --counted")));
+        assert_eq!(split("ipvs --rounds 3"), (None, text("ipvs --counted --rounds 3")));
+        assert_eq!(split("--quick dns"), (text("dns --quick"), None));
+        assert_eq!(
+            split("dns ipvs --quick"),
+            (text("dns --quick"), text("ipvs --counted --quick"))
+        );
+        assert_eq!(split("--report"), (text("--report"), None));
+        assert_eq!(split("--help"), (text("--help"), None));
+    }
 }

@@ -1,9 +1,10 @@
-//! `cargo xtask test --kernel 6.1`: tests on Debian 12's kernel, in a machine that qemu emulates.
+//! `cargo xtask test --kernel 6.1`: tests on Debian 12's kernel, in a machine that qemu emulates; and what is measured there.
 //!
 //! The guest runs the binaries of this machine's build, whose directories it shares; nothing is copied, and nothing of
 //! the host is written but what failing tests leave. It needs no root, once the packages are installed.
 
 mod archive;
+mod bench;
 mod kernel;
 mod machine;
 mod record;
@@ -19,8 +20,9 @@ use crate::count::Counts;
 use crate::process::{cargo, read};
 use crate::{ebpf, kernels, setup, test, workspace};
 
+pub(crate) use bench::bench;
 use kernel::Kernel;
-use machine::{Machine, Share};
+use machine::{Clock, Machine, Share};
 use record::{BEGINS, ENDED, Record};
 pub(crate) use suites::{QUICK, SUITES, Suite};
 
@@ -147,6 +149,7 @@ fn boot(kernel: &str, script: &str, record: &mut Record, limit: impl Fn(&str) ->
     let kernel = Kernel::get(kernel, &target.join("guest"))?;
     let machine = Machine {
         kernel: &kernel,
+        clock: Clock::Time,
         shares: &shares(&target)?,
         script: format!(
             "export HOME=/root PATH=/usr/sbin:/usr/bin LB_TEST_STRICT=1 LB_TEST_SLOWNESS=10 RUST_BACKTRACE=1\nexport LB_BIN_DIR={}\n{script}",

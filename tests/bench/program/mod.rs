@@ -8,7 +8,7 @@ mod chapter;
 pub(crate) mod frames;
 mod lanes;
 pub(crate) mod stage;
-mod template;
+pub(crate) mod template;
 
 use anyhow::{Context as _, Result};
 use aya::programs::{Program, TestRun as _, TestRunOptions};

@@ -5,7 +5,7 @@ mod contender;
 pub(crate) mod load;
 mod plan;
 mod proxy;
-mod rules;
+pub(crate) mod rules;
 pub(crate) mod serve;
 
 use std::collections::{BTreeMap, BTreeSet};

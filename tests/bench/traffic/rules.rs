@@ -93,7 +93,7 @@ pub(super) fn nftables(cluster: &Cluster, fillers: u16) -> String {
 }
 
 /// Runs a program in a namespace with this input.
-pub(super) fn feed(netns: &Netns, command: &mut Command, input: &str) -> Result<()> {
+pub(crate) fn feed(netns: &Netns, command: &mut Command, input: &str) -> Result<()> {
     let mut file = tempfile::NamedTempFile::new()?;
     std::io::Write::write_all(&mut file, input.as_bytes())?;
     command.stdin(Stdio::from(file.reopen()?));

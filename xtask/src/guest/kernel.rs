@@ -1,4 +1,4 @@
-//! Debian's kernel, as its package has it: the image and the few modules that the guest needs.
+//! Debian's kernel, as its package has it: the image and the few modules that guests need.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -12,7 +12,7 @@ use crate::process::{ask, run};
 /// The package that depends on Debian's current kernel.
 const META: &str = "linux-image-amd64";
 
-/// Modules, each after those that it needs; the package has no list of what needs what until it is installed.
+/// Modules for the tests, each after those that it needs; the package has no list of what needs what until it is installed.
 pub(super) const MODULES: &[&str] = &[
     // the host's directories
     "virtio_ring",
@@ -41,6 +41,35 @@ pub(super) const MODULES: &[&str] = &[
     "libcrc32c",
 ];
 
+/// Further modules, for the balancers that are measured in the guest; each after those that it needs.
+pub(super) const BALANCERS: &[&str] = &[
+    // an interface whose frames come from a program
+    "tun",
+    "nf_defrag_ipv4",
+    "nf_defrag_ipv6",
+    "nf_conntrack",
+    "nf_nat",
+    "nfnetlink",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_nat",
+    "nft_ct",
+    "nft_numgen",
+    // rules of iptables, which are kept as nftables'
+    "x_tables",
+    "nft_compat",
+    "xt_tcpudp",
+    "xt_nat",
+    "xt_mark",
+    "xt_statistic",
+    "xt_addrtype",
+    "xt_conntrack",
+    "xt_MASQUERADE",
+    "ip_vs",
+    "ip_vs_rr",
+    "xt_ipvs",
+];
+
 /// A kernel that can be booted.
 #[derive(Clone, Debug)]
 pub(super) struct Kernel {
@@ -65,6 +94,10 @@ impl Kernel {
             }
         };
         let directory = cache.join(&package);
+        if directory.is_dir() && !complete(&directory) {
+            // Of an earlier version of this program, which needed less.
+            fs::remove_dir_all(&directory).with_context(|| directory.display().to_string())?;
+        }
         if !directory.is_dir() {
             println!("guest: downloads {package} (70 MB) once, to {}", directory.display());
             let part = cache.join(format!("{package}.part-{}", std::process::id()));
@@ -92,7 +125,7 @@ impl Kernel {
         self.directory.join("vmlinuz")
     }
 
-    /// One of [`MODULES`].
+    /// One of [`modules`].
     pub(super) fn module(&self, name: &str) -> PathBuf {
         self.directory.join(format!("{name}.ko"))
     }
@@ -104,10 +137,26 @@ fn kept(release: &str, cache: &Path) -> Option<Kernel> {
     let mut found: Vec<PathBuf> = fs::read_dir(cache).ok()?.flatten().map(|entry| entry.path()).collect();
     found.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with(&prefix) && !name.contains(".part-")
+        name.starts_with(&prefix) && !name.contains(".part-") && complete(path)
     });
     found.sort();
     found.pop().map(|directory| Kernel { directory })
+}
+
+/// All that is taken out of the package.
+fn modules() -> impl Iterator<Item = &'static str> {
+    MODULES.iter().chain(BALANCERS).copied()
+}
+
+/// Those of [`modules`] that a directory lacks.
+fn missing(directory: &Path) -> Vec<&'static str> {
+    modules()
+        .filter(|name| !directory.join(format!("{name}.ko")).is_file())
+        .collect()
+}
+
+fn complete(directory: &Path) -> bool {
+    missing(directory).is_empty()
 }
 
 /// Name and version of the package with Debian's kernel, as `apt-get download` takes them.
@@ -159,7 +208,7 @@ fn download(package: &str, directory: &Path) -> Result<PathBuf> {
         .context("apt-get download left no package")
 }
 
-/// Takes the image and [`MODULES`] out of the package, and removes the package.
+/// Takes the image and [`modules`] out of the package, and removes the package.
 fn unpack(package: &Path, directory: &Path) -> Result<()> {
     let mut child = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
@@ -175,11 +224,7 @@ fn unpack(package: &Path, directory: &Path) -> Result<()> {
     let status = child.wait().context("dpkg-deb")?;
     taken?;
     ensure!(status.success(), "dpkg-deb --fsys-tarfile ended with {status}");
-    let missing: Vec<&str> = MODULES
-        .iter()
-        .copied()
-        .filter(|name| !directory.join(format!("{name}.ko")).is_file())
-        .collect();
+    let missing = missing(directory);
     if !missing.is_empty() {
         bail!("it lacks the modules {}", missing.join(", "));
     }
@@ -212,7 +257,7 @@ fn wanted(path: &Path) -> Option<String> {
     }
     // Files may be named with either sign, modules are with one.
     let module = name.strip_suffix(".ko")?.replace('-', "_");
-    MODULES.contains(&&*module).then(|| format!("{module}.ko"))
+    modules().any(|name| name == module).then(|| format!("{module}.ko"))
 }
 
 #[cfg(test)]
