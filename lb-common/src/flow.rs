@@ -113,7 +113,7 @@ pub fn continues<T: Tables>(tables: &T, env: &Env, entry: &T::Entry, flow: &Flow
     Known::Keep
 }
 
-/// Removes a flow whose backend is gone, unless somebody else does: after [`Known::Refuse`] with that reason. A function of its
+/// Removes a flow whose backend is gone, unless somebody else does: after [`Known::Refuse`]. A function of its
 /// own: few packets come here.
 #[inline(never)]
 pub fn forget<T: Tables>(tables: &T, tuple: &Tuple) {
