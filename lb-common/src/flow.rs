@@ -44,13 +44,13 @@ impl Chosen {
 /// What a flow found in the table says about its packet.
 pub enum Known {
     /// Goes on to its backend.
-    Keep(Chosen),
+    Keep,
     /// Goes on to its backend, and the flow moves from the overflow table to the table itself.
     Settle,
     /// Selects (again) among the backends of its service.
     Select,
-    /// Is refused.
-    Refuse(Reason),
+    /// Is refused: [`Reason::ResetBackendGone`].
+    Refuse,
 }
 
 /// Whether a TCP segment begins a connection.
@@ -94,7 +94,7 @@ pub fn continues<T: Tables>(tables: &T, env: &Env, entry: &T::Entry, flow: &Flow
     let tcp = h.tuple.protocol == TCP;
     if tcp && !opens(h) {
         if gone {
-            return Known::Refuse(Reason::ResetBackendGone);
+            return Known::Refuse;
         }
     } else {
         // A SYN on a live connection is the connection's; datagrams and SYNs that nobody has answered may move.
@@ -110,10 +110,10 @@ pub fn continues<T: Tables>(tables: &T, env: &Env, entry: &T::Entry, flow: &Flow
     if pressure::settles(tables, env, flow, h) {
         return Known::Settle;
     }
-    Known::Keep(Chosen::of(flow))
+    Known::Keep
 }
 
-/// Removes a flow whose backend is gone, unless somebody else does: after [`Known::Refuse`] with that reason. A function of its
+/// Removes a flow whose backend is gone, unless somebody else does: after [`Known::Refuse`]. A function of its
 /// own: few packets come here.
 #[inline(never)]
 pub fn forget<T: Tables>(tables: &T, tuple: &Tuple) {
@@ -183,10 +183,14 @@ impl Opening {
         self.replaces = false;
     }
 
-    /// The tables hold a flow of the packet's tuple that does not go on.
+    /// The tables hold a flow of the packet's tuple, which may go on, settle or be replaced. All that is needed of it later is
+    /// noted at once: the stack has no room to keep it.
     #[inline(always)]
-    pub fn replace(&mut self, flow: &Flow) {
+    pub fn meet(&mut self, flow: &Flow) {
         self.replaces = matches!(pressure::table_of(flow), Table::Main);
+        self.chosen = Chosen::of(flow);
+        self.avoid = refused_by(flow);
+        self.flow.created = flow.created;
     }
 
     /// Whether [`Opening::settle`] was called for this packet.
@@ -201,12 +205,12 @@ impl Opening {
         self.settles || self.origin != 0
     }
 
-    /// A flow of the overflow table that moves to the table itself, as it is there; `created`: as it was loaded, unless it
-    /// has given way since. A function of its own: few packets come here.
+    /// The flow that was met moves from the overflow table to the table itself, as it is there, unless it has given way since. A
+    /// function of its own: few packets come here.
     #[inline(never)]
-    pub fn settle<E: FlowEntry>(&mut self, entry: E, created: u32) {
+    pub fn settle<E: FlowEntry>(&mut self, entry: E) {
         let flow = entry.load();
-        self.settles = flow.created == created;
+        self.settles = flow.created == self.flow.created;
         self.flow = flow;
         self.chosen = Chosen::of(&flow);
         self.service = flow.service;

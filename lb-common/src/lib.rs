@@ -12,6 +12,7 @@
 //! | [`tuple`] | who speaks to whom: the key of flows |
 //! | [`tables`] | the [`tables::Tables`] trait |
 //! | [`select`], [`flow`], [`track`] | which backend, which flow, how long it lives |
+//! | [`route`] | which routes are kept, and for how long |
 //! | [`pressure`] | what becomes of new flows when a table is full |
 //! | [`collect`] | removal of what is dead |
 //! | [`answer`] | RST, ICMP errors, echo, ARP and neighbour advertisements |
@@ -30,6 +31,7 @@ pub mod collect;
 pub mod flow;
 pub mod pipeline;
 pub mod pressure;
+pub mod route;
 pub mod select;
 pub mod tables;
 #[cfg(any(test, feature = "testing"))]

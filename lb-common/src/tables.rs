@@ -3,11 +3,12 @@
 use core::ops::Deref;
 
 use crate::abi::{
-    Backend, EndpointKey, FLOW_ENDED, Flow, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, Node,
-    NodeAddress, PathMtu, Pressure, Reply, Service, Settings, SlotKey,
+    Backend, EndpointKey, FLOW_ENDED, Flow, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, NAMESPACE_NODE,
+    Node, NodeAddress, PathMtu, Pressure, Reply, Service, Settings, SlotKey,
 };
 use crate::address::Address;
 use crate::flow::{self, Opening, Step};
+use crate::pipeline::{self, Found, Work};
 use crate::tuple::Tuple;
 use crate::verdict::Reason;
 use crate::wire::parse::Headers;
@@ -90,6 +91,8 @@ pub trait Tables {
     fn settings(&self) -> Option<Self::Ref<Settings>>;
     /// By namespace and interface index.
     fn interface(&self, key: InterfaceKey) -> Option<Self::Ref<Interface>>;
+    /// Whether there may be a frontend, or a flow to one, on this port of the node's own network ([`crate::abi::port_mark`]).
+    fn publishes(&self, protocol: u8, port: u16) -> bool;
     /// By address, port and protocol.
     fn frontend(&self, key: &EndpointKey) -> Option<Self::Ref<Frontend>>;
     /// By id.
@@ -143,6 +146,15 @@ pub trait Tables {
         flow::step(self, env, h, opening, step)
     }
 
+    /// [`pipeline::find`], which the programs have as such a function too.
+    #[inline(always)]
+    fn find(&self, env: &Env, work: &mut Work) -> Found
+    where
+        Self: Sized,
+    {
+        pipeline::find(self, env, work)
+    }
+
     /// What the way to a node takes, if a router has said so.
     fn path_mtu(&self, node: u32) -> Option<Self::Ref<PathMtu>>;
     /// Notes that.
@@ -169,4 +181,12 @@ pub struct Env {
     pub ifindex: u32,
     /// Network namespace of that interface: [`InterfaceKey::namespace`].
     pub namespace: u64,
+}
+
+impl Env {
+    /// Whether the interface is in the node's own namespace: published ports are balanced, and routes followed, there alone.
+    #[inline(always)]
+    pub const fn is_node(&self) -> bool {
+        self.namespace == NAMESPACE_NODE
+    }
 }

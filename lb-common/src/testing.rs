@@ -27,6 +27,7 @@ mod gateway;
 mod hairpin;
 mod host;
 mod malformed;
+mod marks;
 mod onset;
 mod overlay;
 mod passed;
@@ -46,7 +47,7 @@ use fixture::Fixture;
 
 /// Every fixture.
 pub fn fixtures() -> Vec<Fixture> {
-    let topics: [fn() -> Vec<Fixture>; 21] = [
+    let topics: [fn() -> Vec<Fixture>; 22] = [
         answer::fixtures,
         drain::fixtures,
         errors::fixtures,
@@ -56,6 +57,7 @@ pub fn fixtures() -> Vec<Fixture> {
         hairpin::fixtures,
         host::fixtures,
         malformed::fixtures,
+        marks::fixtures,
         onset::fixtures,
         overlay::fixtures,
         passed::fixtures,

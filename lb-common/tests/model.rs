@@ -236,6 +236,10 @@ impl Tables for Actor {
         None
     }
 
+    fn publishes(&self, _: u8, _: u16) -> bool {
+        true
+    }
+
     fn frontend(&self, _: &EndpointKey) -> Option<Value<Frontend>> {
         None
     }
@@ -491,18 +495,18 @@ fn packet(tables: &Actor, flags: u8) -> Result<Address, Reason> {
     let mut service = Some(SERVICE);
     if let Some(entry) = pressure::flow(tables, &env(), &h.tuple) {
         let flow = entry.load();
-        opening.replace(&flow);
+        opening.meet(&flow);
         if !track::expired(&flow, NOW) {
             match flow::continues(tables, &env(), &entry, &flow, &h) {
-                Known::Keep(chosen) => return delivered(tables, chosen.backend),
+                Known::Keep => return delivered(tables, opening.chosen.backend),
                 Known::Settle => {
-                    opening.settle(entry.clone(), flow.created);
+                    opening.settle(entry.clone());
                     service = None;
                 }
                 Known::Select => service = Some(flow.service),
-                Known::Refuse(reason) => {
+                Known::Refuse => {
                     flow::forget(tables, &h.tuple);
-                    return Err(reason);
+                    return Err(Reason::ResetBackendGone);
                 }
             }
         }

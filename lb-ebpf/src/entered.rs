@@ -8,7 +8,7 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use lb_common::abi::{JUMP_FROM_WORKLOAD, JUMP_TO_WORKLOAD, NAMESPACE_NODE};
+use lb_common::abi::{JUMP_FROM_OVERLAY, JUMP_FROM_WORKLOAD, JUMP_TO_WORKLOAD, NAMESPACE_NODE};
 
 use crate::{maps, verdict};
 
@@ -17,25 +17,41 @@ use crate::{maps, verdict};
 #[unsafe(no_mangle)]
 static NAMESPACE: u64 = 0;
 
-/// What a program of a pair has written down.
 #[inline(always)]
-pub(crate) fn namespace(skb: *mut __sk_buff) -> u64 {
+fn written(skb: *mut __sk_buff) -> u64 {
     // SAFETY: the kernel passes a valid context.
     let [low, high, ..] = unsafe { (*skb).cb };
     u64::from(high) << 32 | u64::from(low)
 }
 
-/// Of a program that runs in the node's own namespace alone.
+/// What a program of a pair has written down.
 #[inline(always)]
-pub(crate) fn never(_: *mut __sk_buff) -> u64 {
-    NAMESPACE_NODE
+pub(crate) fn namespace(skb: *mut __sk_buff) -> Option<u64> {
+    Some(written(skb))
 }
 
+/// As [`namespace`], of a program that runs in other namespaces than the node's alone: the compiler is to know it too.
 #[inline(always)]
-fn enter(ctx: &TcContext, program: u32) -> i32 {
+pub(crate) fn elsewhere(skb: *mut __sk_buff) -> Option<u64> {
+    match written(skb) {
+        NAMESPACE_NODE => None,
+        namespace => Some(namespace),
+    }
+}
+
+/// Of a program that runs in the node's own namespace alone.
+#[inline(always)]
+pub(crate) fn never(_: *mut __sk_buff) -> Option<u64> {
+    Some(NAMESPACE_NODE)
+}
+
+/// Goes on in one program in the node's own namespace, in another one elsewhere.
+#[inline(always)]
+fn enter(ctx: &TcContext, node: u32, elsewhere: u32) -> i32 {
     // SAFETY: a constant of the object; volatile, because the agent has replaced it. The context is the kernel's.
     unsafe {
         let namespace = ptr::read_volatile(&raw const NAMESPACE);
+        let program = if namespace == NAMESPACE_NODE { node } else { elsewhere };
         let skb: *mut __sk_buff = ctx.as_ptr().cast();
         (*skb).cb[0] = namespace as u32;
         (*skb).cb[1] = (namespace >> 32) as u32;
@@ -45,14 +61,14 @@ fn enter(ctx: &TcContext, program: u32) -> i32 {
     verdict::NEXT
 }
 
-/// Host side of a workload interface, tc ingress: on to `from_workload`.
+/// Host side of a workload interface, tc ingress: on to `from_workload` or `from_overlay`.
 #[classifier]
 pub(crate) fn enter_from(ctx: TcContext) -> i32 {
-    enter(&ctx, JUMP_FROM_WORKLOAD)
+    enter(&ctx, JUMP_FROM_WORKLOAD, JUMP_FROM_OVERLAY)
 }
 
 /// Host side of a workload interface, tc egress: on to `to_workload`.
 #[classifier]
 pub(crate) fn enter_to(ctx: TcContext) -> i32 {
-    enter(&ctx, JUMP_TO_WORKLOAD)
+    enter(&ctx, JUMP_TO_WORKLOAD, JUMP_TO_WORKLOAD)
 }

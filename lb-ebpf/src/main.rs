@@ -3,6 +3,7 @@
 #![no_main]
 #![allow(internal_features, reason = "the only way to a fetching atomic add on this target")]
 #![feature(core_intrinsics)]
+#![feature(asm_experimental_arch)]
 #![allow(non_upper_case_globals, reason = "a map's static has the map's name")]
 
 mod bytes;
@@ -57,7 +58,8 @@ macro_rules! classify {
             let Some(maps) = Maps::<$keep>::new(skb.cast(), ifindex) else { return verdict::NEXT };
             let mut packet = TcPacket::<$fragments>::new(skb);
             let length = packet.len();
-            let verdict = $pipeline(&mut packet, &maps, &maps.env($namespace(skb)), maps.work());
+            let Some(namespace) = $namespace(skb) else { return verdict::NEXT };
+            let verdict = $pipeline(&mut packet, &maps, &maps.env(namespace), maps.work());
             $(if verdict.$is() {
                 // SAFETY: the context is the program's own. It comes back only where nobody is there.
                 unsafe { maps::jumps.tail_call(&ctx, $jump) };
@@ -76,8 +78,13 @@ classify! {
     is_for_errors => JUMP_NODE_ERRORS, is_for_fragments => JUMP_NODE_FRAGMENTS
 }
 classify! {
-    /// Host side of a workload interface, tc ingress.
-    from_workload, false, true, workload::from, entered::namespace, true,
+    /// Host side of a workload interface in the node's own namespace, tc ingress.
+    from_workload, false, true, workload::from, entered::never, true,
+    is_for_errors => JUMP_FROM_ERRORS, is_for_fragments => JUMP_FROM_FRAGMENTS
+}
+classify! {
+    /// Host side of a workload interface in another namespace, tc ingress. It keeps no routes.
+    from_overlay, false, false, workload::from, entered::elsewhere, true,
     is_for_errors => JUMP_FROM_ERRORS, is_for_fragments => JUMP_FROM_FRAGMENTS
 }
 classify! {
@@ -97,7 +104,7 @@ classify! {
     node_errors, false, false, errors::node, entered::never, true
 }
 classify! {
-    /// ICMP errors of `from_workload`.
+    /// ICMP errors of `from_workload` and `from_overlay`.
     from_errors, false, false, errors::from, entered::namespace, true
 }
 classify! {
@@ -114,7 +121,7 @@ classify! {
     node_fragments, true, false, node::ingress, entered::never, true
 }
 classify! {
-    /// Fragments of `from_workload`.
+    /// Fragments of `from_workload` and `from_overlay`.
     from_fragments, true, false, workload::from, entered::namespace, true
 }
 classify! {

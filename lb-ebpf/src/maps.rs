@@ -10,8 +10,7 @@ use lb_common::abi::{
 };
 use lb_common::address::Address;
 use lb_common::pipeline::Work;
-
-use crate::route::{Kept, ROUTES_SHIFT};
+use lb_common::route::{Kept, PLACES_SHIFT};
 
 // Memory grows with the entries, not with the capacity; and an element of a small table stays warm in the cache.
 const GROW: usize = BPF_F_NO_PREALLOC as usize;
@@ -62,6 +61,7 @@ overflow! {
 array! {
     settings: Array Settings, 1;
     pressure: Array Pressure, 1;
+    marks: Array u64, capacity::MARKS;
     cursors: Array u64, capacity::SERVICES;
     backends: Array Backend, capacity::BACKENDS;
     nodes: Array Node, capacity::NODES;
@@ -69,7 +69,7 @@ array! {
     counters: PerCpuArray Counter, capacity::COUNTERS;
     service_counters: PerCpuArray ServiceCounter, capacity::SERVICES;
     scratch: PerCpuArray Scratch, 1;
-    routes: PerCpuArray Kept, 1 << ROUTES_SHIFT;
+    routes: PerCpuArray Kept, 1 << PLACES_SHIFT;
 }
 
 /// Its key is a [`SourceKey`].

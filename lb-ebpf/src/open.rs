@@ -1,11 +1,12 @@
-//! The opening of a flow, in functions that the kernel verifies by themselves, once for each program: functions with a symbol of
-//! their own (`BTF_FUNC_GLOBAL`), to which only numbers are given. They find what they work on where the program has it too,
-//! in this CPU's scratch.
+//! What finds and opens a flow, in functions that the kernel verifies by themselves, once for each program: functions with a
+//! symbol of their own (`BTF_FUNC_GLOBAL`), to which only numbers are given. They find what they work on where the program has
+//! it too, in this CPU's scratch.
 
 use core::ptr;
 
 use lb_common::abi::NAMESPACE_NODE;
 use lb_common::flow::{self, Step};
+use lb_common::pipeline::{self, Found};
 use lb_common::tables::Env;
 use lb_common::verdict::Reason;
 
@@ -26,18 +27,45 @@ pub(crate) fn call(now: u32, step: Step) -> Option<Reason> {
     }
 }
 
+/// Looks for the flow or the frontend of the packet in the scratch.
 #[inline(always)]
-fn run(now: u32, step: Step) -> u32 {
-    // Nothing here asks for a route.
-    let Some(maps) = Maps::<false>::new(ptr::null_mut(), 0) else {
-        return u32::from(Reason::DropFlowTableFull.code());
+pub(crate) fn find(now: u32) -> Found {
+    let code = find_flow(now);
+    // SAFETY: what `find_flow` has made of one.
+    Found::from_code(code, unsafe { core::mem::transmute::<u8, Reason>((code >> 8) as u8) })
+}
+
+// SAFETY: nothing else has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn find_flow(now: u32) -> u32 {
+    let Some(maps) = maps() else {
+        return Found::NOTHING.code();
     };
-    let env = Env {
+    pipeline::find(&maps, &env(now), maps.work()).code()
+}
+
+/// Nothing here asks for a route.
+#[inline(always)]
+fn maps() -> Option<Maps<false>> {
+    Maps::new(ptr::null_mut(), 0)
+}
+
+#[inline(always)]
+fn env(now: u32) -> Env {
+    Env {
         now,
         ifindex: 0,
         namespace: NAMESPACE_NODE,
+    }
+}
+
+#[inline(always)]
+fn run(now: u32, step: Step) -> u32 {
+    let Some(maps) = maps() else {
+        return u32::from(Reason::DropFlowTableFull.code());
     };
-    let work = maps.work();
+    let (env, work) = (env(now), maps.work());
     match flow::step(&maps, &env, &mut work.headers, &mut work.opening, step) {
         Some(reason) => u32::from(reason.code()),
         None => 0,

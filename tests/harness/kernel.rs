@@ -174,6 +174,7 @@ impl Kernel {
         self.hash(abi::OverflowReplies6::NAME, &replies6)?;
         self.array(abi::PressureTable::NAME, &BTreeMap::from([(0, tables.pressed())]), 1)?;
         self.array(abi::PathMtus::NAME, &tables.path_mtus.borrow(), ELEMENTS)?;
+        self.array(abi::Marks::NAME, &tables.marks(), capacity::MARKS)?;
         // What the kernel said of routes in another world.
         self.zero::<[u64; 7]>("routes", 256)?;
         self.zero::<Counter>(abi::COUNTERS, capacity::COUNTERS)?;
@@ -267,7 +268,7 @@ impl Kernel {
     /// # Errors
     /// As [`run`].
     pub fn run(&mut self, input: &Input) -> Result<(u32, Vec<u8>)> {
-        let program = self.ebpf.program(input.entry.program()).context("a program")?;
+        let program = self.ebpf.program(input.program()).context("a program")?;
         let size = run(program, input, &mut self.out)?;
         Ok((size.0, self.out[..size.1].to_vec()))
     }

@@ -36,7 +36,7 @@ fn programs_load_with_names_licence_and_types() {
             // The kernel refuses more than a million; older ones follow twice as many as newer ones.
             let instructions = info.verified_instruction_count().unwrap_or(0);
             assert!(
-                instructions < 700_000,
+                instructions < 300_000,
                 "{name}: the verifier followed {instructions} instructions"
             );
         }

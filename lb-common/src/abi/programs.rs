@@ -22,8 +22,10 @@ pub const JUMP_NODE_FRAGMENTS: u32 = 6;
 pub const JUMP_FROM_FRAGMENTS: u32 = 7;
 /// Index in [`JUMPS`] of [`program::TO_FRAGMENTS`].
 pub const JUMP_TO_FRAGMENTS: u32 = 8;
+/// Index in [`JUMPS`] of [`program::FROM_OVERLAY`].
+pub const JUMP_FROM_OVERLAY: u32 = 9;
 /// What each index in [`JUMPS`] leads to.
-pub const JUMP_PROGRAMS: [(u32, &str); 9] = [
+pub const JUMP_PROGRAMS: [(u32, &str); 10] = [
     (JUMP_FROM_WORKLOAD, program::FROM_WORKLOAD),
     (JUMP_TO_WORKLOAD, program::TO_WORKLOAD),
     (JUMP_NODE_ERRORS, program::NODE_ERRORS),
@@ -33,6 +35,7 @@ pub const JUMP_PROGRAMS: [(u32, &str); 9] = [
     (JUMP_NODE_FRAGMENTS, program::NODE_FRAGMENTS),
     (JUMP_FROM_FRAGMENTS, program::FROM_FRAGMENTS),
     (JUMP_TO_FRAGMENTS, program::TO_FRAGMENTS),
+    (JUMP_FROM_OVERLAY, program::FROM_OVERLAY),
 ];
 /// Name of the constant in which a pair of `enter` programs has its [`InterfaceKey::namespace`].
 pub const NAMESPACE: &str = "NAMESPACE";
@@ -43,15 +46,17 @@ pub mod program {
     pub const XDP_NODE: &str = "xdp_node";
     /// tc ingress, node interface.
     pub const TC_NODE: &str = "tc_node";
-    /// tc ingress, host side of a workload interface.
+    /// tc ingress, host side of a workload interface in the node's own namespace.
     pub const FROM_WORKLOAD: &str = "from_workload";
+    /// tc ingress, host side of a workload interface in another namespace.
+    pub const FROM_OVERLAY: &str = "from_overlay";
     /// tc egress, host side of a workload interface.
     pub const TO_WORKLOAD: &str = "to_workload";
     /// tc egress, the node's loopback interface.
     pub const FROM_HOST: &str = "from_host";
     /// Where [`TC_NODE`] goes on with ICMP errors.
     pub const NODE_ERRORS: &str = "node_errors";
-    /// Where [`FROM_WORKLOAD`] goes on with them.
+    /// Where [`FROM_WORKLOAD`] and [`FROM_OVERLAY`] go on with them.
     pub const FROM_ERRORS: &str = "from_errors";
     /// Where [`TO_WORKLOAD`] goes on with them.
     pub const TO_ERRORS: &str = "to_errors";
@@ -59,13 +64,13 @@ pub mod program {
     pub const HOST_ERRORS: &str = "host_errors";
     /// Where [`TC_NODE`] goes on with fragments.
     pub const NODE_FRAGMENTS: &str = "node_fragments";
-    /// Where [`FROM_WORKLOAD`] goes on with them.
+    /// Where [`FROM_WORKLOAD`] and [`FROM_OVERLAY`] go on with them.
     pub const FROM_FRAGMENTS: &str = "from_fragments";
     /// Where [`TO_WORKLOAD`] goes on with them.
     pub const TO_FRAGMENTS: &str = "to_fragments";
     /// Attached nowhere: the agent runs it to remove an entry ([`Collect`](super::Collect)).
     pub const COLLECT: &str = "collect";
-    /// What is attached for [`FROM_WORKLOAD`]: writes down the namespace and goes on there.
+    /// What is attached for [`FROM_WORKLOAD`] and [`FROM_OVERLAY`]: writes down the namespace and goes on there.
     pub const ENTER_FROM: &str = "enter_from";
     /// What is attached for [`TO_WORKLOAD`].
     pub const ENTER_TO: &str = "enter_to";

@@ -2,7 +2,7 @@
 
 use super::{
     Backend, EndpointKey, Flow, FlowKey4, FlowKey6, Frontend, Interface, InterfaceKey, Node, NodeAddress, PathMtu,
-    Pressure, Reply, Service, Settings, SlotKey, SourceKey, Vip, VipKey,
+    Pressure, Reply, Service, Settings, SlotKey, SourceKey, UDP, Vip, VipKey,
 };
 use crate::address::Address;
 
@@ -30,12 +30,22 @@ pub mod capacity {
     pub const FLOWS: u32 = 1_048_576;
     /// Each of the overflow tables, unless the agent's configuration says otherwise; their memory is taken at once.
     pub const OVERFLOW: u32 = 65_536;
+    /// `marks`: a bit for each port of TCP and of UDP.
+    pub const MARKS: u32 = 2 * 65_536 / 64;
     /// `counters`.
     pub const COUNTERS: u32 = 64;
     /// `jumps`.
     pub const JUMPS: u32 = 16;
     /// `fragments`: datagrams under way at one time.
     pub const FRAGMENTS: u32 = 8_192;
+}
+
+/// Element of `marks`, and the bit in it that stands for a port of the node's own network. It is set before the port is
+/// published, and stays: flows outlive their frontend. Without it there is no frontend on that port, and no flow to one.
+#[inline(always)]
+pub const fn port_mark(protocol: u8, port: u16) -> (u32, u64) {
+    let first = if protocol == UDP { capacity::MARKS / 2 } else { 0 };
+    (first + (port >> 6) as u32, 1 << (port & 63))
 }
 
 /// A map as the agent and `lbctl` see it.
@@ -111,6 +121,8 @@ tables! {
     PressureTable = "pressure" true u32 => Pressure;
     /// Node id to [`PathMtu`]; written by the programs alone.
     PathMtus = "path_mtus" true u32 => PathMtu;
+    /// Which ports there may be frontends on: [`port_mark`].
+    Marks = "marks" true u32 => u64;
 }
 
 /// Per-CPU array of [`Counter`] by reason code.
@@ -119,3 +131,24 @@ pub const COUNTERS: &str = "counters";
 pub const FRAGMENTS: &str = "fragments";
 /// Per-CPU array of [`ServiceCounter`] by service id.
 pub const SERVICE_COUNTERS: &str = "service_counters";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::TCP;
+    use super::*;
+
+    #[test]
+    fn every_port_of_each_protocol_has_a_bit_of_its_own() {
+        let mut bits = BTreeSet::new();
+        for protocol in [TCP, UDP] {
+            for port in 0..=u16::MAX {
+                let (element, bit) = port_mark(protocol, port);
+                assert!(element < capacity::MARKS && bit.is_power_of_two());
+                assert!(bits.insert((element, bit)), "{protocol} {port}");
+            }
+        }
+        assert_eq!(bits.len() as u32, 64 * capacity::MARKS);
+    }
+}

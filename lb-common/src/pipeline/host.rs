@@ -1,6 +1,6 @@
 //! Packets of the node's own processes to the node's own addresses: all of them pass the loopback interface.
 
-use super::{What, Work, deliver, find_published, masquerade, proceed, unbalanced};
+use super::{What, Work, deliver, find_published, masquerade, proceed, publishes, unbalanced};
 use crate::abi::FLOW_FLAG_HOST;
 use crate::answer::too_big;
 use crate::tables::{Env, Tables};
@@ -15,6 +15,9 @@ pub fn egress<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work:
     }
     if !work.headers.balanced() {
         return unbalanced(&work.headers);
+    }
+    if !publishes(tables, &work.headers) {
+        return Verdict::pass(Reason::PassNotService);
     }
     work.mask.on = 0;
     masquerade::put_on_tuple(tables, work, true);

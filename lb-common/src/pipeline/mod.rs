@@ -78,7 +78,7 @@ fn unbalanced(h: &Headers) -> Verdict {
 /// Flat, and every field set: what a variant of an enum leaves unset the compiler may keep on the stack all the same, and the
 /// verifier refuses that.
 #[derive(Clone, Copy)]
-struct Found {
+pub struct Found {
     what: What,
     /// Of [`What::Refused`].
     reason: Reason,
@@ -86,6 +86,7 @@ struct Found {
 
 /// See [`Found`].
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 enum What {
     /// It has a flow, and the backend that is noted as chosen in [`Work::opening`].
     Flow,
@@ -99,7 +100,8 @@ enum What {
 }
 
 impl Found {
-    const NOTHING: Self = Self {
+    /// It is not for a frontend.
+    pub const NOTHING: Self = Self {
         what: What::Nothing,
         reason: Reason::PassNotService,
     };
@@ -122,6 +124,24 @@ impl Found {
         }
     }
 
+    /// As a number, for whoever can carry nothing else.
+    #[inline(always)]
+    pub const fn code(self) -> u32 {
+        self.what as u32 | (self.reason.code() as u32) << 8
+    }
+
+    /// What [`Found::code`] has made of it.
+    #[inline(always)]
+    pub const fn from_code(code: u32, reason: Reason) -> Self {
+        let what = match code & 0xff {
+            0 => What::Flow,
+            1 => What::Service,
+            2 => What::Refused,
+            _ => What::Nothing,
+        };
+        Self { what, reason }
+    }
+
     /// Whether this is what was found.
     #[inline(always)]
     fn is(&self, what: What) -> bool {
@@ -129,38 +149,34 @@ impl Found {
     }
 }
 
-/// Looks for the packet's flow, then for its frontend, whose `FRONTEND_*` bits it notes.
+/// Looks for the packet's flow, then for its frontend, whose `FRONTEND_*` bits it notes. The network must be set.
 #[inline(always)]
-fn find<T: Tables>(tables: &T, env: &Env, work: &mut Work, frontend: &EndpointKey) -> Found {
+pub fn find<T: Tables>(tables: &T, env: &Env, work: &mut Work) -> Found {
     let h = &work.headers;
     work.opening.reset();
     if let Some(entry) = pressure::flow(tables, env, &h.tuple) {
         let flow = entry.load();
-        work.opening.replace(&flow);
+        work.opening.meet(&flow);
         if !track::expired(&flow, env.now) {
             return match flow::continues(tables, env, &entry, &flow, h) {
-                Known::Keep(chosen) => {
-                    work.opening.chosen = chosen;
-                    Found::FLOW
-                }
+                Known::Keep => Found::FLOW,
                 Known::Settle => {
-                    work.opening.settle(entry.clone(), flow.created);
+                    work.opening.settle(entry.clone());
                     // Who was let in stays in.
                     work.frontend = 0;
                     Found::SERVICE
                 }
                 Known::Select => {
-                    work.opening.avoid = flow::refused_by(&flow);
                     work.frontend = 0;
                     work.opening.service = flow.service;
                     Found::SERVICE
                 }
-                Known::Refuse(reason) => Found::refused(reason),
+                Known::Refuse => Found::refused(Reason::ResetBackendGone),
             };
         }
     }
     work.opening.avoid = 0;
-    match tables.frontend(frontend) {
+    match tables.frontend(&frontend_key(&work.headers.tuple)) {
         Some(frontend) => {
             work.frontend = frontend.flags;
             work.opening.service = frontend.service;
@@ -189,6 +205,21 @@ pub struct Work {
     pub frontend: u32,
 }
 
+/// Key of the frontend that a packet is for, in its network.
+#[inline(always)]
+fn frontend_key(tuple: &Tuple) -> EndpointKey {
+    if tuple.network == NETWORK_NODE {
+        return published_key(tuple);
+    }
+    EndpointKey {
+        address: tuple.destination,
+        network: tuple.network,
+        port: tuple.destination_port,
+        protocol: tuple.protocol,
+        family: if tuple.v6 { 6 } else { 4 },
+    }
+}
+
 /// Key of the frontend that publishes the port that a packet is for.
 #[inline(always)]
 fn published_key(tuple: &Tuple) -> EndpointKey {
@@ -201,20 +232,27 @@ fn published_key(tuple: &Tuple) -> EndpointKey {
     }
 }
 
-/// Looks for the flow or the service of a packet to a published port on an address of this node.
+/// Whether there may be a frontend, or a flow to one, on the port that a packet is for: of most there is none, and this costs
+/// less than to look.
+#[inline(always)]
+fn publishes<T: Tables>(tables: &T, h: &Headers) -> bool {
+    tables.publishes(h.tuple.protocol, h.tuple.destination_port)
+}
+
+/// Looks for the flow or the service of a packet to a published port on an address of this node. The caller has asked
+/// [`publishes`].
 #[inline(always)]
 fn find_published<T: Tables>(tables: &T, env: &Env, work: &mut Work) -> Found {
     let h = &mut work.headers;
     h.tuple.network = NETWORK_NODE;
-    let key = published_key(&h.tuple);
     // Only we write these addresses: nobody else may reach the flows of whom they stand for.
     if work.mask.on == 0 && masquerade::covers(tables, &h.tuple.source) {
-        return match tables.frontend(&key) {
+        return match tables.frontend(&published_key(&h.tuple)) {
             Some(_) if is_local(tables, &h.tuple.destination) => Found::refused(Reason::DropForgedSource),
             _ => Found::NOTHING,
         };
     }
-    match find(tables, env, work, &key) {
+    match tables.find(env, work) {
         found if found.is(What::Service) && !is_local(tables, &work.headers.tuple.destination) => Found::NOTHING,
         found
             if found.is(What::Service)

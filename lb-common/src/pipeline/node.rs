@@ -1,6 +1,6 @@
 //! Packets that arrive at the node from outside.
 
-use super::{What, Work, find_published, leave_to_tc, proceed, tunnel, unbalanced, unresolved};
+use super::{What, Work, find_published, leave_to_tc, proceed, publishes, tunnel, unbalanced, unresolved};
 use crate::abi::UDP;
 use crate::tables::{Env, Tables};
 use crate::verdict::{Reason, Verdict};
@@ -29,6 +29,9 @@ pub fn ingress<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work
         return verdict;
     }
     let h = &work.headers;
+    if !publishes(tables, h) {
+        return Verdict::pass(Reason::PassNotService);
+    }
     // Before anything is written down.
     let unfinished = leave_to_tc(packet, h);
     let found = find_published(tables, env, work);

@@ -367,7 +367,7 @@ fn known<T: Tables>(
     opening.reset();
     let entry = pressure::flow(tables, env, &inner.tuple)?;
     let flow = entry.load();
-    opening.replace(&flow);
+    opening.meet(&flow);
     if track::expired(&flow, env.now) || flow.origin != sender + 1 || flow::reopens(&flow, inner) {
         return None;
     }
@@ -379,10 +379,22 @@ fn known<T: Tables>(
         return None;
     }
     if pressure::settles(tables, env, &flow, inner) {
-        opening.settle(entry.clone(), flow.created);
+        opening.settle(entry.clone());
         return None;
     }
     Some(Chosen::of(&flow))
+}
+
+/// Works out the route to a client on XDP. The reason says why tc must do it. A function of its own: its caller has no room for
+/// what the kernel is asked.
+#[inline(never)]
+fn find_client<T: Tables>(tables: &T, env: &Env, work: &mut Work) -> Option<Reason> {
+    let tuple = &work.headers.tuple;
+    if masquerade::covers(tables, &tuple.destination) {
+        return Some(Reason::PassToTc);
+    }
+    work.way.route = tables.route(&tuple.source, &tuple.destination, tuple.v6);
+    xdp_can_follow(tables, env, &work.way.route).err()
 }
 
 /// A reply that a backend's node sends back for a flow of ours.
@@ -403,16 +415,12 @@ fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut
     if inner.ttl <= 1 {
         return Verdict::drop(Reason::DropTtl);
     }
-    let mut route = Route::default();
-    if P::HOOK == Hook::Xdp {
-        if masquerade::covers(tables, &inner.tuple.destination) {
-            return Verdict::pass(Reason::PassToTc);
-        }
-        route = tables.route(&inner.tuple.source, &inner.tuple.destination, inner.tuple.v6);
-        if let Err(reason) = xdp_can_follow(tables, env, &route) {
-            return Verdict::pass(reason);
-        }
+    if P::HOOK == Hook::Xdp
+        && let Some(reason) = find_client(tables, env, work)
+    {
+        return Verdict::pass(reason);
     }
+    let inner = &mut work.headers;
     let mut reason = Reason::ReplyFromTunnel;
     if refusal::may_be(inner) && refusal::retries(packet, tables, env, inner, &entry) {
         reason = Reason::ReplyRetry;
@@ -427,7 +435,7 @@ fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut
         return Verdict::drop(Reason::DropRewrite);
     }
     if P::HOOK == Hook::Xdp {
-        return by_route(packet, env, &route, reason);
+        return by_route(packet, env, &work.way.route, reason);
     }
     deliver::to_client(packet, tables, env, work, flow.flags, reason)
 }

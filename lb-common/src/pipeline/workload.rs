@@ -2,7 +2,7 @@
 
 use super::deliver::{self, turn_back};
 use super::tunnel::{self, Outgoing};
-use super::{Found, What, Work, find, find_published, masquerade, proceed, refusal, unbalanced, unresolved};
+use super::{Found, What, Work, find_published, masquerade, proceed, publishes, refusal, unbalanced, unresolved};
 use crate::abi::{
     Backend, EndpointKey, Flow, INTERFACE_WORKLOAD, Interface, InterfaceKey, NETWORK_NODE, REPLY_HAIRPIN, REPLY_VIP,
     Reply, TCP, UDP,
@@ -43,20 +43,12 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
     if let Some(verdict) = unresolved(packet, tables, env, h) {
         return verdict;
     }
-    let h = &mut work.headers;
-    let key = EndpointKey {
-        address: h.tuple.destination,
-        network: interface.network,
-        port: h.tuple.destination_port,
-        protocol: h.tuple.protocol,
-        family: if h.tuple.v6 { 6 } else { 4 },
-    };
     // In the node's own network there are no VIPs.
     let mut found = if interface.network == NETWORK_NODE {
         work.opening.reset();
         Found::NOTHING
     } else {
-        find(tables, env, work, &key)
+        tables.find(env, work)
     };
     let mut flags = Some(interface.flags);
     if found.is(What::Nothing) {
@@ -70,7 +62,6 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
         }
         let h = &mut work.headers;
         found = if tables.is_vip(&h.tuple.destination, interface.network) {
-            // Made again: the stack has no room to keep it.
             let every = EndpointKey {
                 address: h.tuple.destination,
                 network: interface.network,
@@ -89,6 +80,10 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
         } else {
             if forges_tunnel(tables, h) {
                 return Verdict::drop(Reason::DropTunnelSource);
+            }
+            // Published ports are the node's; here the network carries its packets on.
+            if !env.is_node() || !publishes(tables, h) {
+                return Verdict::pass(Reason::PassNotService);
             }
             flags = None;
             if interface.network == NETWORK_NODE {
@@ -145,7 +140,8 @@ fn flow_of<P: Packet, T: Tables>(
     Some((flow, backend, again))
 }
 
-/// Translates a backend's reply of a published or hairpin flow, and sends it on. `None`: its flow is gone.
+/// Translates a backend's reply of a published or hairpin flow, and sends it on. `None`: its flow is gone, or it is not for this
+/// namespace.
 #[inline(always)]
 fn reply_out<P: Packet, T: Tables>(
     packet: &mut P,
@@ -154,8 +150,12 @@ fn reply_out<P: Packet, T: Tables>(
     work: &mut Work,
     reply: T::Ref<Reply>,
 ) -> Option<Verdict> {
+    // Elsewhere no packet leaves by a route: only what goes back inside the network.
+    if !env.is_node() && (reply.kind != REPLY_HAIRPIN || reply.network == NETWORK_NODE) {
+        return None;
+    }
     let (flow, backend, again) = flow_of(packet, tables, env, &reply, &mut work.headers)?;
-    if flow.origin != 0 {
+    if env.is_node() && flow.origin != 0 {
         let out = Outgoing {
             backend,
             reply: Some(reply),
@@ -172,7 +172,7 @@ fn reply_out<P: Packet, T: Tables>(
     if rewrite::translate(packet, h, &Translation::back(&reply)).is_none() {
         return Some(Verdict::drop(Reason::DropRewrite));
     }
-    if reply.kind == REPLY_HAIRPIN {
+    if reply.kind == REPLY_HAIRPIN || !env.is_node() {
         let reason = if again { Reason::ReplyRetry } else { Reason::Hairpin };
         return Some(turn_back(packet, reason));
     }

@@ -68,6 +68,16 @@ pub struct Input {
     pub side_tag: bool,
 }
 
+impl Input {
+    /// Name in the object of the program that is given this.
+    pub const fn program(&self) -> &'static str {
+        match self.entry {
+            Entry::FromWorkload if self.namespace != NAMESPACE_NODE => program::FROM_OVERLAY,
+            entry => entry.program(),
+        }
+    }
+}
+
 /// What a program does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Output {

@@ -48,6 +48,7 @@ pub(super) fn fixtures() -> Vec<Fixture> {
         all.push(inside(case));
         all.extend(any_port(case));
         all.push(namespaces(case));
+        all.extend(elsewhere(case));
     }
     all
 }
@@ -222,4 +223,60 @@ fn namespaces(case: Case) -> Fixture {
     .step(step(ELSEWHERE, ROUTED_IF).continues(Reason::ForwardNetwork, sent))
     .step(step(ELSEWHERE, CLIENT_IF).passes(Reason::PassInterface))
     .step(step(ELSEWHERE + 1, ROUTED_IF).passes(Reason::PassInterface))
+}
+
+/// What is attached in another namespace balances what stays inside the network, and nothing else.
+fn elsewhere(case: Case) -> Vec<Fixture> {
+    let name = |what: &str| format!("elsewhere_{what}_{}", case.name());
+    let world = |place| {
+        let mut world = World::new();
+        let interface = world.tables.interfaces[&InterfaceKey::node(CLIENT_IF)];
+        let key = InterfaceKey::new(ELSEWHERE, CLIENT_IF);
+        world.tables.interfaces.insert(key, interface);
+        world.serve(case, &[place])
+    };
+    let step = |frame: Vec<u8>| Step::new(Entry::FromWorkload, CLIENT_IF, frame).namespace(ELSEWHERE);
+    let asked = case.first(case.inside(), case.published(1)).build();
+    let opening = case.opening().build();
+    let answer = case.frame(case.backend(Place::Here), case.client()).build();
+    let vip = case.vip();
+    let turned = case
+        .vip_opening()
+        .from(SocketAddr::new(vip.ip(), case.inside().port()))
+        .to(case.backend(Place::Client))
+        .macs(workload_mac(CLIENT_IF), mac(CLIENT_IF));
+    let back = case
+        .frame(
+            case.backend(Place::Client),
+            SocketAddr::new(vip.ip(), case.inside().port()),
+        )
+        .macs(mac(CLIENT_IF), workload_mac(CLIENT_IF));
+    let returned = back
+        .clone()
+        .from(vip)
+        .to(case.inside())
+        .macs(workload_mac(CLIENT_IF), mac(CLIENT_IF));
+    vec![
+        Fixture::new(
+            name("published"),
+            "a node's published port is not balanced in another namespace: no route leads from there",
+            world(Place::Node2),
+        )
+        .step(step(asked).passes(Reason::PassNotService))
+        .step(step(answer.clone()).passes(Reason::PassNotService)),
+        Fixture::new(
+            name("reply"),
+            "nor is the reply of a published flow sent on there",
+            world(Place::Here),
+        )
+        .step(Step::new(Entry::TcNode, NODE_IF, opening).sends(Action::RedirectPeer, Reason::ForwardLocal, ROUTED_IF))
+        .step(step(answer).passes(Reason::PassNotService)),
+        Fixture::new(
+            name("hairpin"),
+            "a client that is its own backend speaks to itself inside the network",
+            world(Place::Client),
+        )
+        .step(step(case.vip_opening().build()).transmits(Reason::Hairpin, turned.build()))
+        .step(step(back.build()).transmits(Reason::Hairpin, returned.build())),
+    ]
 }

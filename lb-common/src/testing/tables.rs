@@ -7,9 +7,9 @@ use std::rc::Rc;
 use std::vec::Vec;
 
 use crate::abi::{
-    Backend, Counter, EndpointKey, FLOW_ENDED, Flow, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, Node,
-    NodeAddress, PathMtu, Pressure, REPLY_ENDED, Reply, Service, ServiceCounter, Settings, SlotKey, SourceKey, Vip,
-    VipKey, capacity,
+    Backend, Counter, EndpointKey, FLOW_ENDED, Flow, Fragment, FragmentKey, Frontend, Interface, InterfaceKey,
+    NETWORK_NODE, Node, NodeAddress, PathMtu, Pressure, REPLY_ENDED, Reply, Service, ServiceCounter, Settings, SlotKey,
+    SourceKey, Vip, VipKey, capacity, port_mark,
 };
 use crate::address::Address;
 use crate::tables::{FlowEntry, Insert, NextHop, Route, Table, Tables};
@@ -208,6 +208,20 @@ impl MemoryTables {
         self.pressure.set(pressure);
     }
 
+    /// The bits that are set in `marks`: of every published port and of every flow to one.
+    pub fn marks(&self) -> BTreeMap<u32, u64> {
+        let (flows, overflow) = (self.flows.borrow(), self.overflow.borrow());
+        let frontends = self.frontends.keys().map(|key| (key.network, key.protocol, key.port));
+        let flows = flows.keys().chain(overflow.keys());
+        let flows = flows.map(|t| (t.network, t.protocol, t.destination_port));
+        let mut marks = BTreeMap::new();
+        for (_, protocol, port) in frontends.chain(flows).filter(|(network, ..)| *network == NETWORK_NODE) {
+            let (element, bit) = port_mark(protocol, port);
+            *marks.entry(element).or_default() |= bit;
+        }
+        marks
+    }
+
     fn overflow_room(&self) -> usize {
         if self.no_overflow { 0 } else { usize::MAX }
     }
@@ -306,6 +320,11 @@ impl Tables for MemoryTables {
 
     fn interface(&self, key: InterfaceKey) -> Option<Value<Interface>> {
         self.interfaces.get(&key).copied().map(Value)
+    }
+
+    fn publishes(&self, protocol: u8, port: u16) -> bool {
+        let (element, bit) = port_mark(protocol, port);
+        self.marks().get(&element).is_some_and(|bits| bits & bit != 0)
     }
 
     fn frontend(&self, key: &EndpointKey) -> Option<Value<Frontend>> {

@@ -21,7 +21,7 @@ use crate::datapath::collect::{self, Census, Collector};
 use crate::datapath::probe::Features;
 use crate::datapath::store::{Access, Store};
 use crate::datapath::view::View;
-use crate::datapath::{self, load};
+use crate::datapath::{self, load, marks};
 use crate::fault::{self, Point};
 use crate::lifecycle::Notifier;
 use crate::model::desired::UnknownNode;
@@ -81,7 +81,8 @@ impl Agent {
                 "tables of another version go on in this one");
         }
         let directory = loaded.directory;
-        let store = Store::open(&directory, Access::Write)?;
+        let mut store = Store::open(&directory, Access::Write)?;
+        marks::complete(&mut store, !carried.directories.is_empty())?;
         let view = Arc::new(View::open(&directory)?);
         let (collector, census) = start_collector(Store::open(&directory, Access::Write)?)?;
         let others = carried.directories.clone();

@@ -31,6 +31,7 @@ const SAME_SINCE: &[(&str, u32, usize, usize)] = &[
     ("overflow_replies6", 5, 40, 48),
     ("pressure", 5, 4, 8),
     ("path_mtus", 6, 4, 8),
+    ("marks", 6, 4, 8),
     (abi::COUNTERS, 3, 4, 16),
     (abi::SERVICE_COUNTERS, 3, 4, 40),
 ];
@@ -252,7 +253,7 @@ mod tests {
         }
         same!(SettingsTable Interfaces Frontends Services Slots Cursors Backends LocalBackends Nodes Addresses Vips Sources);
         same!(Flows4 Flows6 Replies4 Replies6);
-        same!(Overflow4 Overflow6 OverflowReplies4 OverflowReplies6 PressureTable PathMtus);
+        same!(Overflow4 Overflow6 OverflowReplies4 OverflowReplies6 PressureTable PathMtus Marks);
         assert_eq!(listed.next().map(|row| row.3), Some(size_of::<abi::Counter>()));
         assert_eq!(listed.next().map(|row| row.3), Some(size_of::<abi::ServiceCounter>()));
         assert!(listed.next().is_none());

@@ -18,10 +18,11 @@ use super::sys;
 use crate::fault::{self, Point};
 
 /// Every program of the object.
-pub const PROGRAMS: [&str; 15] = [
+pub const PROGRAMS: [&str; 16] = [
     program::XDP_NODE,
     program::TC_NODE,
     program::FROM_WORKLOAD,
+    program::FROM_OVERLAY,
     program::TO_WORKLOAD,
     program::FROM_HOST,
     program::NODE_ERRORS,

@@ -6,6 +6,7 @@
 //! | [`load`] | object over pinned maps to loaded programs |
 //! | [`attach`] | programs to interfaces, links to pins |
 //! | [`store`] | tables for plans |
+//! | [`marks`] | ports on which other versions have left frontends and flows |
 //! | [`shed`] | datagrams leave what drains in their service alone |
 //! | [`collect`] | expiry and census of flows |
 //! | [`probe`] | what the kernel can do |
@@ -19,6 +20,7 @@ pub mod clock;
 pub mod collect;
 pub mod layout;
 pub mod load;
+pub mod marks;
 pub mod probe;
 pub mod remove;
 pub mod shed;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use lb_common::abi::{Addresses, Backends, Frontends, LocalBackends, Nodes, Services, Slots, Sources, Table, Vips};
 use serde::Serialize;
 
+use super::marks;
 use super::store::{StoreError, WriteTables};
 use super::{Action, Op, Phase, Plan, Row};
 use crate::fault::{self, Point};
@@ -161,7 +162,12 @@ pub fn execute(op: &Op, tables: &mut impl WriteTables) -> Result<(), StoreError>
         Row::LocalBackend(key, value) => write::<LocalBackends>(tables, key, value, remove),
         Row::Slot(key, value) => write::<Slots>(tables, key, value, remove),
         Row::Service(id, value) => write::<Services>(tables, id, value, remove),
-        Row::Frontend(key, value) => write::<Frontends>(tables, key, value, remove),
+        Row::Frontend(key, value) => {
+            if !remove {
+                marks::set(tables, key)?;
+            }
+            write::<Frontends>(tables, key, value, remove)
+        }
         Row::Vip(key, value) => write::<Vips>(tables, key, value, remove),
         Row::Source(key, value) => write::<Sources>(tables, key, value, remove),
     }

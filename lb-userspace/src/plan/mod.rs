@@ -8,6 +8,7 @@
 //! | [`slots`] | the order of a service's slots |
 //! | [`diff()`] | the plan: make before break |
 //! | [`apply()`] | its execution, step by step |
+//! | [`marks`] | on which ports the programs look for frontends at all |
 //! | [`mirror`] | what the tables hold, remembered, and plans for a part of it |
 //! | [`store`], [`memory`] | where tables are |
 
@@ -18,6 +19,7 @@ mod explain;
 pub mod ids;
 mod join;
 mod left;
+pub mod marks;
 pub mod memory;
 pub mod mirror;
 mod print;

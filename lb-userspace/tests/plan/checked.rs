@@ -1,9 +1,12 @@
 //! Tables in memory that look every frontend up after each write.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use lb_common::abi::{self, BACKEND_DRAINING, BACKEND_READY, EndpointKey, SlotKey, Table};
+use lb_common::abi::{
+    self, BACKEND_DRAINING, BACKEND_READY, EndpointKey, Marks, NETWORK_NODE, SlotKey, Table, port_mark,
+};
 use lb_userspace::model::desired::Desired;
 use lb_userspace::plan::store::{ReadTables, StoreError, WriteTables};
 use lb_userspace::plan::{Actual, MemoryTables, apply, diff};
@@ -76,6 +79,8 @@ pub(crate) struct Checked {
     pub(crate) fails: Box<dyn FnMut(&'static str) -> bool>,
     /// Successful writes, as `map`; `settle` where it was called.
     pub(crate) log: Vec<&'static str>,
+    /// Published ports that were ever there: flows to them may be.
+    published: RefCell<BTreeSet<(u8, u16)>>,
 }
 
 impl Checked {
@@ -85,6 +90,7 @@ impl Checked {
             valid: BTreeMap::new(),
             fails: Box::new(|_| false),
             log: Vec::new(),
+            published: RefCell::default(),
         }
     }
 
@@ -106,6 +112,14 @@ impl Checked {
 
     fn check(&self) {
         let actual = self.actual();
+        let mut published = self.published.borrow_mut();
+        let ports = actual.frontends.keys().filter(|key| key.network == NETWORK_NODE);
+        published.extend(ports.map(|key| (key.protocol, key.port)));
+        for (protocol, port) in published.iter() {
+            let (element, bit) = port_mark(*protocol, *port);
+            let marks = self.tables.get::<Marks>(&element).unwrap().unwrap_or_default();
+            assert!(marks & bit != 0, "nobody looks for what is published on port {port}");
+        }
         for (frontend, answers) in &self.valid {
             let now = lookup(&actual, frontend).unwrap_or_else(|error| panic!("{frontend:?}: {error}"));
             assert!(

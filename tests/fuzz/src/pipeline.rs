@@ -104,7 +104,7 @@ fn run_in(fixture: &Fixture, bytes: &[u8]) {
         let said = || {
             format!(
                 "{} in the world of {}: {:?}\n in {}\nout {}",
-                input.entry.program(),
+                input.program(),
                 fixture.name,
                 output.verdict,
                 hex(&input.frame),
