@@ -472,9 +472,11 @@ impl<const KEEP: bool> Tables for Maps<KEEP> {
 
     #[inline(always)]
     fn open(&self, env: &Env, h: &mut Headers, opening: &mut Opening, step: Step) -> Option<Reason> {
-        (known(h), known(opening));
+        known(h);
+        known(opening);
         let reason = open::call(env.now, step);
-        (known(h), known(opening));
+        known(h);
+        known(opening);
         reason
     }
 
