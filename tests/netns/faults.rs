@@ -1,7 +1,7 @@
 //! Live flows go on, whatever happens to the agent, its programs, its tables and the cluster state.
 //!
 //! `LB_FAULT_FLOWS` is the number of TCP connections (a fifth as many UDP flows beside them), `LB_FAULT_UPDATES` that of
-//! changes of services.
+//! changes of services, `LB_FAULT_ABSENCE` the seconds without any cluster state.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -339,6 +339,7 @@ fn no_flow_is_lost_without_cluster_state_or_with_an_old_one() {
     }
     // Gone, and the agent starts without it: what is in force stays, also for new flows.
     std::fs::remove_file(cluster.file()).unwrap();
+    let gone = std::time::Instant::now();
     live.busy.round();
     let log = node.agent().log().len();
     node.agent().kill().unwrap();
@@ -348,19 +349,24 @@ fn no_flow_is_lost_without_cluster_state_or_with_an_old_one() {
         assert!(started.elapsed() < PATIENCE, "{}", node.agent().log());
         std::thread::sleep(Duration::from_millis(10));
     }
-    for _ in 0..3 {
+    let absence = Duration::from_secs(setting("LB_FAULT_ABSENCE", 5) as u64);
+    let mut served = 0;
+    while served < 3 || gone.elapsed() < absence {
+        served += 1;
         live.busy.round();
         for family in Family::BOTH {
             client.run(|| get(live._web.on_node(0, family))).unwrap();
             client.run(|| ask_udp(live._time.on_node(0, family))).unwrap();
         }
     }
+    let without = gone.elapsed().as_secs();
     cluster.edit(|_| ()).unwrap();
     node.agent().wait_ready().unwrap();
     cluster.settle().unwrap();
     live.busy.round();
     live.assert_lossless();
     evidence::record(PROMISE, "times that the cluster state went back or was gone", 4);
+    evidence::record(PROMISE, "seconds for which there was none", without);
 }
 
 #[test]

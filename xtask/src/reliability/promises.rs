@@ -26,6 +26,7 @@ pub(crate) struct Tests {
 pub(crate) const LONG: &[(&str, &str)] = &[
     ("LB_FAULT_FLOWS", "1000"),
     ("LB_FAULT_UPDATES", "10000"),
+    ("LB_FAULT_ABSENCE", "180"),
     ("LB_FUZZ_CASES", "10000000"),
     ("LB_FLOOD_PACKETS", "1000000"),
 ];
