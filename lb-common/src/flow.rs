@@ -181,6 +181,7 @@ impl Opening {
     pub fn reset(&mut self) {
         self.settles = false;
         self.replaces = false;
+        self.avoid = 0;
     }
 
     /// The tables hold a flow of the packet's tuple, which may go on, settle or be replaced. All that is needed of it later is

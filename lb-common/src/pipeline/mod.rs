@@ -157,25 +157,23 @@ pub fn find<T: Tables>(tables: &T, env: &Env, work: &mut Work) -> Found {
     if let Some(entry) = pressure::flow(tables, env, &h.tuple) {
         let flow = entry.load();
         work.opening.meet(&flow);
-        if !track::expired(&flow, env.now) {
-            return match flow::continues(tables, env, &entry, &flow, h) {
-                Known::Keep => Found::FLOW,
+        if track::expired(&flow, env.now) {
+            work.opening.avoid = 0;
+        } else {
+            match flow::continues(tables, env, &entry, &flow, h) {
+                Known::Keep => return Found::FLOW,
                 Known::Settle => {
                     work.opening.settle(entry.clone());
                     // Who was let in stays in.
                     work.frontend = 0;
-                    Found::SERVICE
+                    return Found::SERVICE;
                 }
-                Known::Select => {
-                    work.frontend = 0;
-                    work.opening.service = flow.service;
-                    Found::SERVICE
-                }
-                Known::Refuse => Found::refused(Reason::ResetBackendGone),
-            };
+                // Of whose service the frontend is now: the number of the old one may have been given to another.
+                Known::Select => {}
+                Known::Refuse => return Found::refused(Reason::ResetBackendGone),
+            }
         }
     }
-    work.opening.avoid = 0;
     match tables.frontend(&frontend_key(&work.headers.tuple)) {
         Some(frontend) => {
             work.frontend = frontend.flags;

@@ -121,6 +121,12 @@ fn tcp(case: Case) -> Vec<Fixture> {
             Place::Switched,
         )),
         Fixture::new(
+            name("renamed_syn"),
+            "whatever the number of its old flow's service means now, a SYN is for whom the frontend leads to",
+            flow(BACKEND_GONE).change(tuple, |flow| flow.service = 77),
+        )
+        .step(to(case, &case.opening(), Place::Switched)),
+        Fixture::new(
             name("unknown"),
             "a segment of no known connection is reset",
             World::new(),
@@ -172,6 +178,14 @@ fn udp(case: Case) -> Vec<Fixture> {
             world(&[Place::Switched], BACKEND_GONE),
         )
         .step(to(case, &data(case), Place::Switched)),
+        Fixture::new(
+            name("renamed"),
+            "and go to whom the frontend leads to, whatever the number of their old service means now",
+            world(&[Place::Switched], BACKEND_GONE).change(tuple, |flow| flow.service = 77),
+        )
+        .step(to(case, &data(case), Place::Switched).then(move |tables| {
+            assert_eq!(tables.flows()[&tuple].service, case.published_service());
+        })),
     ]
 }
 
