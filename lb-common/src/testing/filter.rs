@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 use super::fixture::{Entry, Fixture, Step};
 use super::world::{CLIENT_IF, Case, GATEWAY_IF, NODE_IF, Place, ROUTED_IF, World, mac, workload_mac};
-use crate::abi::{FRONTEND_FILTERED, NETWORK_NODE, SOURCE_ALLOWED, SOURCE_DENIED, SourceKey};
+use crate::abi::{BACKEND_GONE, FRONTEND_FILTERED, NETWORK_NODE, SOURCE_ALLOWED, SOURCE_DENIED, SourceKey};
 use crate::verdict::{Action, Reason};
 
 pub(super) fn fixtures() -> Vec<Fixture> {
@@ -118,6 +118,14 @@ fn of(case: Case) -> Vec<Fixture> {
                     .build(),
             ),
         ),
+        Fixture::new(
+            name("again"),
+            "one that is to be chosen anew asks again",
+            world(case, &[])
+                .flow(case, established, Place::Here, None)
+                .backend_state(case, Place::Here, BACKEND_GONE),
+        )
+        .step(on(Entry::TcNode).drops(Reason::DropSourceDenied)),
         Fixture::new(
             name("vip"),
             "clients inside the network are not asked for",
