@@ -47,7 +47,7 @@ pub enum Known {
     Keep,
     /// Goes on to its backend, and the flow moves from the overflow table to the table itself.
     Settle,
-    /// Selects (again) among the backends of its service.
+    /// Selects (again), among the backends of the service that its frontend leads to now.
     Select,
     /// Is refused: [`Reason::ResetBackendGone`].
     Refuse,

@@ -205,7 +205,7 @@ pub struct Work {
 
 /// Key of the frontend that a packet is for, in its network.
 #[inline(always)]
-fn frontend_key(tuple: &Tuple) -> EndpointKey {
+pub fn frontend_key(tuple: &Tuple) -> EndpointKey {
     if tuple.network == NETWORK_NODE {
         return published_key(tuple);
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lb_common::abi::{Flows4, Flows6, Frontends, Marks, NETWORK_NODE, Overflow4, Overflow6, TCP, port_mark};
 
+use super::collect::Key as _;
 use super::store::Store;
 use crate::plan::marks::add;
 use crate::plan::store::{ReadTables as _, StoreError};
@@ -32,7 +33,8 @@ pub fn complete(store: &mut Store, carried: bool) -> Result<(), StoreError> {
     macro_rules! flows {
         ($($table:ident)*) => { $(
             store.walk::<$table>(Duration::ZERO, |key, _| {
-                see(key.network_protocol >> 8, key.network_protocol as u8, key.destination_port);
+                let tuple = key.tuple();
+                see(tuple.network, tuple.protocol, tuple.destination_port);
             })?;
         )* };
     }

@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{BACKEND_GONE, EndpointKey, Flow, NETWORK_NODE};
-use lb_common::address::Address;
+use lb_common::abi::{BACKEND_GONE, EndpointKey, Flow};
+use lb_common::pipeline::frontend_key;
 use lb_common::tuple::Tuple;
 
 use super::actual::{Actual, key_of};
@@ -90,16 +90,7 @@ impl<'a> Strays<'a> {
 
     /// Whether what a client speaks to is a frontend of a service.
     fn leads_to(&self, tuple: &Tuple, service: u32) -> bool {
-        let key = EndpointKey {
-            address: match tuple.network {
-                NETWORK_NODE => Address::ANY,
-                _ => tuple.destination,
-            },
-            network: tuple.network,
-            port: tuple.destination_port,
-            protocol: tuple.protocol,
-            family: if tuple.v6 { 6 } else { 4 },
-        };
+        let key = frontend_key(tuple);
         let frontends = &self.actual.frontends;
         let every = || frontends.get(&EndpointKey { port: 0, ..key });
         let frontend = frontends.get(&key).or_else(every);
@@ -115,6 +106,9 @@ pub(super) fn leaves(desired: &Desired, identity: u64, key: &EndpointKey) -> boo
 
 #[cfg(test)]
 mod tests {
+    use lb_common::abi::NETWORK_NODE;
+    use lb_common::address::Address;
+
     use super::super::tests::{desired, snapshot, tables};
     use super::*;
     use crate::model::snapshot::{BackendState, Snapshot};
