@@ -3,13 +3,9 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use crate::client::{Answer, Connection, Udp};
+use crate::client::{Answer, Connection, PATIENCE, Udp};
 use crate::require;
-
-/// How long the answer to a datagram may take.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks over a new TCP connection, and sees to it that the backend sees the caller's own address and port.
 ///

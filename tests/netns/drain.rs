@@ -8,6 +8,7 @@ use lb_tests::capture::Capture;
 use lb_tests::client::{Connection, Udp, get, tally};
 use lb_tests::cluster::{Cluster, Deployed, Family, Published, Service, Spec};
 use lb_tests::evidence;
+use lb_tests::netns::Netns;
 
 use super::backends::{connect_everybody, connect_to_each, ways};
 use super::{assert_even, own, shared};
@@ -30,6 +31,27 @@ fn segments(capture: &Capture, port: u16) -> [usize; 3] {
         counts[2] += usize::from(tcp.destination_port() == port && tcp.rst());
     }
     counts
+}
+
+/// A connection, who answers it, and where its client is.
+type Kept<'a> = (&'a Netns, String, Connection);
+
+/// Each is reset with its next packet.
+fn assert_ended(connections: &mut [Kept<'_>]) {
+    for (netns, name, connection) in connections {
+        let port = connection.local_address().unwrap().port();
+        let capture = Capture::start(netns).unwrap();
+        let error = connection.ask().expect_err("a backend that was removed answers");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{name}: {error}");
+        assert_eq!(segments(&capture, port), [1, 1, 1], "sent, received, RST");
+    }
+}
+
+/// Each is answered by whom it was answered before.
+fn assert_going_on(connections: &mut [Kept<'_>]) {
+    for (_, name, connection) in connections {
+        assert_eq!(connection.ask().expect("a connection that goes on").backend, *name);
+    }
 }
 
 /// Who answers each of these sockets now.
@@ -168,16 +190,8 @@ fn a_backend_of_two_services_is_removed_from_one_alone() {
     web.remove(&names[0]).unwrap();
     time.remove(&clocks[0]).unwrap();
 
-    for (netns, name, connection) in &mut ending {
-        let port = connection.local_address().unwrap().port();
-        let capture = Capture::start(netns).unwrap();
-        let error = connection.ask().expect_err("a backend that was removed answers");
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{name}: {error}");
-        assert_eq!(segments(&capture, port), [1, 1, 1], "sent, received, RST");
-    }
-    for (_, name, connection) in &mut going_on {
-        assert_eq!(connection.ask().expect("a connection that goes on").backend, *name);
-    }
+    assert_ended(&mut ending);
+    assert_going_on(&mut going_on);
     assert!(
         answers(&moving).iter().all(|name| *name == clocks[1]),
         "datagrams stay where their service has no backend any more"
@@ -244,16 +258,8 @@ fn what_left_one_of_its_services_while_no_agent_ran_is_gone_when_one_is_back() {
     }
     cluster.settle().unwrap();
 
-    for (netns, name, connection) in &mut ending {
-        let port = connection.local_address().unwrap().port();
-        let capture = Capture::start(netns).unwrap();
-        let error = connection.ask().expect_err("a backend that was removed answers");
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{name}: {error}");
-        assert_eq!(segments(&capture, port), [1, 1, 1], "sent, received, RST");
-    }
-    for (_, name, connection) in &mut going_on {
-        assert_eq!(connection.ask().expect("a connection that goes on").backend, *name);
-    }
+    assert_ended(&mut ending);
+    assert_going_on(&mut going_on);
     let count = (ending.len() + going_on.len()) as u64;
     evidence::record(
         PROMISE,
