@@ -68,7 +68,7 @@ pub(super) fn look(wanted: Wanted) -> Facts {
 }
 
 /// Packages of programs that are not there.
-pub(super) fn missing_programs(wanted: Wanted) -> Vec<&'static str> {
+fn missing_programs(wanted: Wanted) -> Vec<&'static str> {
     let mut packages = missing(PROGRAMS);
     if wanted.guest {
         packages.extend(missing_for_guest());
@@ -86,22 +86,22 @@ pub(crate) fn missing_for_guest() -> Vec<&'static str> {
     packages
 }
 
-pub(super) fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
     let missing = programs.iter().filter(|(name, _)| find_program(name).is_none());
     missing.map(|(_, package)| *package).collect()
 }
 
-pub(super) fn shell_is_static() -> bool {
+fn shell_is_static() -> bool {
     let bytes = find_program("busybox").and_then(|path| std::fs::read(path).ok());
     bytes.is_some_and(|bytes| ensure_static(&bytes).is_ok())
 }
 
-pub(super) fn apt_has_llvm(llvm: u32) -> bool {
+fn apt_has_llvm(llvm: u32) -> bool {
     llvm_packages(llvm).iter().all(|package| candidate(package).is_some())
 }
 
 /// Debian's clippy, where Debian's compiler builds the object.
-pub(super) fn missing_linter(compiler: &Compiler) -> Option<String> {
+fn missing_linter(compiler: &Compiler) -> Option<String> {
     if compiler.clippy().exists() {
         return None;
     }
@@ -119,7 +119,7 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-pub(super) fn apt_compiler() -> Option<([&'static str; 2], Option<u32>)> {
+fn apt_compiler() -> Option<([&'static str; 2], Option<u32>)> {
     let names = COMPILER_PACKAGES.iter().find(|[compiler, sources]| {
         let version = candidate(compiler).and_then(|version| minor_version(&version));
         version.is_some_and(|version| version >= RUSTC_MINIMUM) && candidate(sources).is_some()
@@ -129,7 +129,7 @@ pub(super) fn apt_compiler() -> Option<([&'static str; 2], Option<u32>)> {
 }
 
 /// The version of a package that apt would install.
-pub(super) fn candidate(package: &str) -> Option<String> {
+fn candidate(package: &str) -> Option<String> {
     let policy = ask("apt-cache", &["policy", package])?;
     let version = policy
         .lines()
@@ -138,7 +138,7 @@ pub(super) fn candidate(package: &str) -> Option<String> {
 }
 
 /// Major version of the LLVM among the packages that `apt-get install --simulate` lists.
-pub(super) fn simulated_llvm(text: &str) -> Option<u32> {
+fn simulated_llvm(text: &str) -> Option<u32> {
     text.lines().find_map(|line| {
         let name = line.strip_prefix("Inst libllvm")?;
         name.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
@@ -146,7 +146,7 @@ pub(super) fn simulated_llvm(text: &str) -> Option<u32> {
 }
 
 /// Where an LLVM with its development files is installed.
-pub(super) fn llvm_prefix(llvm: u32, apt: bool) -> Option<PathBuf> {
+fn llvm_prefix(llvm: u32, apt: bool) -> Option<PathBuf> {
     let debian = PathBuf::from(format!("/usr/lib/llvm-{llvm}"));
     if apt && debian.exists() {
         let [first, second] = llvm_packages(llvm);
@@ -169,7 +169,7 @@ pub(super) fn llvm_prefix(llvm: u32, apt: bool) -> Option<PathBuf> {
     })
 }
 
-pub(super) fn has_headers(prefix: &Path) -> bool {
+fn has_headers(prefix: &Path) -> bool {
     prefix.join("include/llvm-c").is_dir()
 }
 

@@ -131,7 +131,7 @@ pub(super) fn plan(facts: &Facts) -> Result<Vec<Step>, Missing> {
 }
 
 /// The LLVM to build the linker with: one that is there, else one that apt has; never older than the compiler's.
-pub(super) fn linker_llvm(facts: &Facts, compiler: u32, packages: &mut Vec<String>) -> Option<(u32, PathBuf)> {
+fn linker_llvm(facts: &Facts, compiler: u32, packages: &mut Vec<String>) -> Option<(u32, PathBuf)> {
     let mut usable = LINKER_LLVMS.iter().copied().filter(|&llvm| llvm >= compiler);
     if let Some(found) = usable
         .clone()
