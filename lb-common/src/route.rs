@@ -3,7 +3,7 @@
 //!
 //! Only programs of the node's own namespace keep routes: interface indexes repeat elsewhere.
 
-use crate::abi::ticks;
+use crate::abi::{Interface, NETWORK_NODE, ticks};
 use crate::address::Address;
 use crate::tables::{NextHop, Route};
 
@@ -11,6 +11,12 @@ use crate::tables::{NextHop, Route};
 pub const FRESH: u32 = ticks(50);
 /// Places of a CPU, `log2`.
 pub const PLACES_SHIFT: u32 = 8;
+
+/// Whether an interface takes frames from XDP: it is one of the node's own network, and neither bridged nor a workload's.
+#[inline(always)]
+pub const fn takes_frames(interface: &Interface) -> bool {
+    interface.network == NETWORK_NODE && interface.flags == 0
+}
 
 /// What the kernel is asked.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +58,8 @@ pub struct Kept {
     /// Tick at which the kernel was asked.
     asked: u32,
     ifindex: u32,
+    /// 1: the interface takes frames from XDP.
+    takes_frames: u32,
     source_mac: [u8; 6],
     destination_mac: [u8; 6],
 }
@@ -72,6 +80,7 @@ impl Kept {
             incoming: question.incoming,
             asked: now,
             ifindex: route.ifindex,
+            takes_frames: route.takes_frames as u32,
             source_mac: route.source,
             destination_mac: route.destination,
         }
@@ -96,6 +105,7 @@ impl Kept {
             ifindex: self.ifindex,
             source: self.source_mac,
             destination: self.destination_mac,
+            takes_frames: self.takes_frames != 0,
         }
     }
 }
@@ -111,6 +121,7 @@ mod tests {
         ifindex: 7,
         source: [1; 6],
         destination: [2; 6],
+        takes_frames: true,
     };
 
     fn question() -> Question {
@@ -131,6 +142,11 @@ mod tests {
             assert!(!kept.answers(question(), asked.wrapping_add(FRESH + 1)));
             assert!(!kept.answers(question(), asked.wrapping_sub(1)));
             assert_eq!(kept.route(), ROUTE);
+            let held_back = Route {
+                takes_frames: false,
+                ..ROUTE
+            };
+            assert_eq!(Kept::new(question(), &held_back, asked).route(), held_back);
         }
         assert!(
             (45..=50).contains(&FRESH),

@@ -64,6 +64,8 @@ pub struct Route {
     pub source: [u8; 6],
     /// The next hop's MAC, if it is resolved.
     pub destination: [u8; 6],
+    /// Whether the interface takes frames from XDP ([`crate::route::takes_frames`]); false where no program of XDP asks.
+    pub takes_frames: bool,
 }
 
 /// What is known of a next hop.

@@ -4,9 +4,10 @@
 use core::mem::size_of;
 
 use aya_ebpf::helpers::bpf_fib_lookup;
+use lb_common::abi::InterfaceKey;
 use lb_common::address::Address;
-use lb_common::route::{Kept, Question};
-use lb_common::tables::{NextHop, Route};
+use lb_common::route::{Kept, Question, takes_frames};
+use lb_common::tables::{NextHop, Route, Tables as _};
 
 use crate::maps::{self, RouteQuery};
 use crate::tables::Maps;
@@ -36,8 +37,12 @@ impl<const KEEP: bool> Maps<KEEP> {
         if kept.answers(question, now) {
             return kept.route();
         }
-        let route = self.ask(question, v6);
+        let mut route = self.ask(question, v6);
         if Kept::takes(&route) {
+            route.takes_frames = match self.interface(InterfaceKey::node(route.ifindex)) {
+                Some(interface) => takes_frames(interface),
+                None => false,
+            };
             *kept = Kept::new(question, &route, now);
         }
         route
@@ -72,6 +77,7 @@ impl<const KEEP: bool> Maps<KEEP> {
             ifindex: query.ifindex,
             source: query.source_mac,
             destination: query.destination_mac,
+            takes_frames: false,
         }
     }
 }

@@ -73,6 +73,20 @@ impl<const KEEP: bool> Maps<KEEP> {
         }
     }
 
+    #[inline(always)]
+    fn endpoint(&self, k: &EndpointKey) -> &EndpointKey {
+        // SAFETY: as in `key4`.
+        unsafe {
+            let key = &raw mut (*self.scratch).endpoint;
+            set_address(&raw mut (*key).address, k.address);
+            ptr::write_volatile(&raw mut (*key).network, k.network);
+            (*key).port = k.port;
+            (*key).protocol = k.protocol;
+            (*key).family = k.family;
+            &*key
+        }
+    }
+
     /// Where the pipeline works.
     #[inline(always)]
     pub(crate) fn work(&self) -> &'static mut Work {
@@ -106,8 +120,8 @@ impl<const KEEP: bool> Maps<KEEP> {
     }
 }
 
-/// Writes an address word by word: a copy between two pieces of memory would become a call of `memmove`, and a call costs
-/// the stack 32 bytes on kernels that round frames up.
+/// Writes an address word by word: a copy between two pieces of memory would become a call of `memmove`, and zeros one of
+/// `memset`, which take a byte at a time; and a call costs the stack 32 bytes on kernels that round frames up.
 #[inline(always)]
 unsafe fn set_address(to: *mut Address, address: Address) {
     let to = to.cast::<u32>();
@@ -251,8 +265,7 @@ impl<const KEEP: bool> Tables for Maps<KEEP> {
     fn frontend(&self, key: &EndpointKey) -> Option<&'static Frontend> {
         // SAFETY: as in `key4` and in `interface`.
         unsafe {
-            (*self.scratch).endpoint = *key;
-            let key = &(*self.scratch).endpoint;
+            let key = self.endpoint(key);
             maps::frontends.get(key)
         }
     }
@@ -286,8 +299,7 @@ impl<const KEEP: bool> Tables for Maps<KEEP> {
     fn local_backend(&self, key: &EndpointKey) -> Option<u32> {
         // SAFETY: as in `key4` and in `interface`.
         unsafe {
-            (*self.scratch).endpoint = *key;
-            let key = &(*self.scratch).endpoint;
+            let key = self.endpoint(key);
             maps::local_backends.get(key).copied()
         }
     }

@@ -108,8 +108,12 @@ impl Packet for XdpPacket {
     }
 
     #[inline(always)]
-    fn insert(&mut self, size: usize, _outer_v6: bool, _tunnel: bool) -> Option<()> {
+    fn insert(&mut self, size: usize, _outer_v6: bool, tunnel: bool) -> Option<()> {
         self.adjust_head(-(size as i32))?;
+        // What goes into the tunnel from XDP is dropped, or gets an Ethernet header of its own.
+        if tunnel {
+            return Some(());
+        }
         let header = self.load::<ETHERNET>(size)?;
         self.store(0, header)
     }

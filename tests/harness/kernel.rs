@@ -176,7 +176,7 @@ impl Kernel {
         self.array(abi::PathMtus::NAME, &tables.path_mtus.borrow(), ELEMENTS)?;
         self.array(abi::Marks::NAME, &tables.marks(), capacity::MARKS)?;
         // What the kernel said of routes in another world.
-        self.zero::<[u64; 7]>("routes", 256)?;
+        self.zero::<[u32; 15]>("routes", 256)?;
         self.zero::<Counter>(abi::COUNTERS, capacity::COUNTERS)?;
         self.zero::<ServiceCounter>(abi::SERVICE_COUNTERS, ELEMENTS)
     }

@@ -2,9 +2,7 @@
 
 use super::tunnel::{self, Outgoing};
 use super::{Work, masquerade};
-use crate::abi::{
-    BACKEND_LOCAL, Backend, FLOW_FLAG_HOST, INTERFACE_BRIDGED, INTERFACE_PEER, InterfaceKey, NETWORK_NODE, Node,
-};
+use crate::abi::{BACKEND_LOCAL, Backend, FLOW_FLAG_HOST, INTERFACE_BRIDGED, INTERFACE_PEER, InterfaceKey, Node};
 use crate::address::Address;
 use crate::flow::{self, Chosen};
 use crate::tables::{Env, NextHop, Route, Tables};
@@ -226,13 +224,10 @@ pub(super) fn by_route<P: Packet>(packet: &mut P, env: &Env, route: &Route, reas
 /// Whether XDP can follow the route by itself: the neighbour is known, and the frame leaves by an interface that takes
 /// frames from XDP.
 #[inline(always)]
-pub(super) fn xdp_can_follow<T: Tables>(tables: &T, env: &Env, route: &Route) -> Result<(), Reason> {
+pub(super) fn xdp_can_follow(env: &Env, route: &Route) -> Result<(), Reason> {
     match route.hop {
-        NextHop::Resolved if route.ifindex == env.ifindex => Ok(()),
-        NextHop::Resolved => match tables.interface(InterfaceKey::node(route.ifindex)) {
-            Some(i) if i.network == NETWORK_NODE && i.flags == 0 => Ok(()),
-            _ => Err(Reason::PassToTc),
-        },
+        NextHop::Resolved if route.takes_frames || route.ifindex == env.ifindex => Ok(()),
+        NextHop::Resolved => Err(Reason::PassToTc),
         NextHop::Unresolved => Err(Reason::PassUnresolved),
         NextHop::Local | NextHop::None => Err(Reason::PassToTc),
     }

@@ -325,8 +325,9 @@ fn proceed<P: Packet, T: Tables, const MASKED: bool>(
     }
 }
 
-/// Whether the address is this node's.
+/// Whether the address is this node's. The first one is in the settings: most ask for it, and need no look-up.
 #[inline(always)]
 fn is_local<T: Tables>(tables: &T, address: &Address) -> bool {
-    matches!(tables.address(address), Some(a) if a.flags & NODE_LOCAL != 0)
+    matches!(tables.settings(), Some(s) if s.host != 0 && *address == Address::v4_word(s.host))
+        || matches!(tables.address(address), Some(a) if a.flags & NODE_LOCAL != 0)
 }

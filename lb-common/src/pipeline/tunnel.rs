@@ -165,7 +165,7 @@ fn find_way<P: Packet, T: Tables>(
     };
     work.way.route = tables.route(&local, &remote, v6);
     if P::HOOK == Hook::Xdp {
-        return xdp_can_follow(tables, env, &work.way.route);
+        return xdp_can_follow(env, &work.way.route);
     }
     Ok(())
 }
@@ -394,7 +394,7 @@ fn find_client<T: Tables>(tables: &T, env: &Env, work: &mut Work) -> Option<Reas
         return Some(Reason::PassToTc);
     }
     work.way.route = tables.route(&tuple.source, &tuple.destination, tuple.v6);
-    xdp_can_follow(tables, env, &work.way.route).err()
+    xdp_can_follow(env, &work.way.route).err()
 }
 
 /// A reply that a backend's node sends back for a flow of ours.

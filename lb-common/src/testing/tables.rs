@@ -12,6 +12,7 @@ use crate::abi::{
     SourceKey, Vip, VipKey, capacity, port_mark,
 };
 use crate::address::Address;
+use crate::route::takes_frames;
 use crate::tables::{FlowEntry, Insert, NextHop, Route, Table, Tables};
 use crate::tuple::Tuple;
 use crate::verdict::Reason;
@@ -508,7 +509,13 @@ impl Tables for MemoryTables {
     fn route(&self, _source: &Address, destination: &Address, _v6: bool) -> Route {
         let paths = self.paths.iter().filter(|path| path.matches(destination));
         match paths.max_by_key(|path| path.bits) {
-            Some(path) => path.route,
+            Some(path) => {
+                let interface = self.interface(InterfaceKey::node(path.route.ifindex));
+                Route {
+                    takes_frames: interface.is_some_and(|found| takes_frames(&found)),
+                    ..path.route
+                }
+            }
             None => Route {
                 hop: NextHop::Local,
                 ..Route::default()

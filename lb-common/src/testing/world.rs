@@ -179,6 +179,7 @@ impl World {
                 ifindex,
                 source: mac(ifindex),
                 destination: next,
+                takes_frames: false,
             },
             None => Route {
                 hop: NextHop::Unresolved,

@@ -93,118 +93,111 @@ pub fn frame<P: Packet>(packet: &P, headers: &mut Headers) -> Option<Reason> {
 /// A function of its own in the object: its many values would fill the stack of its callers.
 #[inline(never)]
 pub fn ip<P: Packet>(packet: &P, l3: usize, v6: bool, headers: &mut Headers) -> Option<Reason> {
-    match if v6 { ipv6(packet, l3) } else { ipv4(packet, l3) } {
-        Ok(read) => {
-            *headers = read;
-            match headers.tuple.source.may_send(v6) {
-                true => None,
-                false => Some(Reason::PassMalformed),
-            }
-        }
-        Err(reason) => Some(reason),
+    let reason = if v6 {
+        ipv6(packet, l3, headers)
+    } else {
+        ipv4(packet, l3, headers)
+    };
+    match reason {
+        None if !headers.tuple.source.may_send(v6) => Some(Reason::PassMalformed),
+        reason => reason,
     }
 }
 
+// What is read goes to its place at once: returned, it would share memory with the reason why there is none, and the compiler
+// would take it apart byte by byte.
+
 /// Reads an IPv4 header (RFC 791) at `l3` and what follows it.
 #[inline(always)]
-fn ipv4<P: Packet>(packet: &P, l3: usize) -> Result<Headers, Reason> {
+fn ipv4<P: Packet>(packet: &P, l3: usize, headers: &mut Headers) -> Option<Reason> {
     let (Some(h), Some([source, destination])) = (packet.load::<12>(l3), packet.load_words::<2>(l3 + 12)) else {
-        return Err(Reason::PassMalformed);
+        return Some(Reason::PassMalformed);
     };
     if h[0] >> 4 != 4 || h[0] & 15 < 5 {
-        return Err(Reason::PassMalformed);
+        return Some(Reason::PassMalformed);
     }
     if h[0] & 15 > 5 {
-        return Err(Reason::PassOptions);
+        return Some(Reason::PassOptions);
     }
     let ip_length = u16::from_be_bytes([h[2], h[3]]) as usize;
     if ip_length < 20 || l3 + ip_length > packet.len() {
-        return Err(Reason::PassMalformed);
+        return Some(Reason::PassMalformed);
     }
     // More fragments, or an offset.
     let fragment = u16::from_be_bytes([h[6], h[7]]);
     if !P::FRAGMENTS && fragment & 0x3fff != 0 {
-        return Err(Reason::PassFragment);
+        return Some(Reason::PassFragment);
     }
-    let headers = Headers {
-        l3,
-        l4: l3 + 20,
-        flags: 0,
-        l4_length: 8,
-        ttl: h[8],
-        ip_length,
-        tagged: false,
-        tuple: Tuple {
-            v6: false,
-            source: Address::v4(source.to_ne_bytes()),
-            destination: Address::v4(destination.to_ne_bytes()),
-            source_port: 0,
-            destination_port: 0,
-            protocol: h[9],
-            network: 0,
-        },
-    };
+    headers.l3 = l3;
+    headers.l4 = l3 + 20;
+    headers.ttl = h[8];
+    headers.ip_length = ip_length;
+    headers.tagged = false;
+    headers.tuple.v6 = false;
+    headers.tuple.source = Address::v4_word(source);
+    headers.tuple.destination = Address::v4_word(destination);
+    headers.tuple.protocol = h[9];
+    headers.tuple.network = 0;
     if P::FRAGMENTS && fragment & 0x1fff != 0 {
-        return Ok(later(headers));
+        return later(headers);
     }
-    transport(packet, headers, ip_length - 20, protocol::ICMP)
+    transport(packet, l3 + 20, h[9], headers, ip_length - 20, protocol::ICMP)
 }
 
 /// Reads an IPv6 header (RFC 8200) at `l3` and what follows it.
 #[inline(always)]
-fn ipv6<P: Packet>(packet: &P, l3: usize) -> Result<Headers, Reason> {
+fn ipv6<P: Packet>(packet: &P, l3: usize, headers: &mut Headers) -> Option<Reason> {
     let Some(h) = packet.load::<8>(l3) else {
-        return Err(Reason::PassMalformed);
+        return Some(Reason::PassMalformed);
     };
     let (Some(source), Some(destination)) = (packet.load_v6(l3 + 8), packet.load_v6(l3 + 24)) else {
-        return Err(Reason::PassMalformed);
+        return Some(Reason::PassMalformed);
     };
     if h[0] >> 4 != 6 {
-        return Err(Reason::PassMalformed);
+        return Some(Reason::PassMalformed);
     }
     let payload = u16::from_be_bytes([h[4], h[5]]) as usize;
     if l3 + 40 + payload > packet.len() {
-        return Err(Reason::PassMalformed);
+        return Some(Reason::PassMalformed);
     }
     let (mut next, mut header, mut offset) = (h[6], 40, 0);
     if P::FRAGMENTS && next == FRAGMENT {
         let Some(fragment) = packet.load::<4>(l3 + 40) else {
-            return Err(Reason::PassMalformed);
+            return Some(Reason::PassMalformed);
         };
         if payload < 8 {
-            return Err(Reason::PassMalformed);
+            return Some(Reason::PassMalformed);
         }
         (next, header) = (fragment[0], 48);
         offset = u16::from_be_bytes([fragment[2], fragment[3]]) >> 3;
     }
     match next {
         // Hop-by-hop, routing, authentication, destination options, mobility.
-        0 | 43 | 51 | 60 | 135 => return Err(Reason::PassOptions),
-        FRAGMENT => return Err(Reason::PassFragment),
+        0 | 43 | 51 | 60 | 135 => return Some(Reason::PassOptions),
+        FRAGMENT => return Some(Reason::PassFragment),
         _ => {}
     }
-    let headers = Headers {
-        l3,
-        l4: l3 + header,
-        flags: 0,
-        l4_length: 8,
-        ttl: h[7],
-        ip_length: payload + 40,
-        tagged: false,
-        tuple: Tuple {
-            v6: true,
-            source,
-            destination,
-            source_port: 0,
-            destination_port: 0,
-            protocol: next,
-            network: 0,
-        },
-    };
+    headers.l3 = l3;
+    headers.l4 = l3 + header;
+    headers.ttl = h[7];
+    headers.ip_length = payload + 40;
+    headers.tagged = false;
+    headers.tuple.v6 = true;
+    headers.tuple.source = source;
+    headers.tuple.destination = destination;
+    headers.tuple.protocol = next;
+    headers.tuple.network = 0;
     if P::FRAGMENTS && offset != 0 {
-        return Ok(later(headers));
+        return later(headers);
     }
-    transport(packet, headers, payload + 40 - header, protocol::ICMPV6)
+    transport(
+        packet,
+        l3 + header,
+        next,
+        headers,
+        payload + 40 - header,
+        protocol::ICMPV6,
+    )
 }
 
 /// Next header number of the fragment header (RFC 8200 4.5).
@@ -212,46 +205,64 @@ const FRAGMENT: u8 = 44;
 
 /// Without a TCP or UDP header.
 #[inline(always)]
-fn later(mut headers: Headers) -> Headers {
+fn later(headers: &mut Headers) -> Option<Reason> {
+    headers.flags = 0;
     headers.l4_length = 0;
-    headers
+    headers.tuple.source_port = 0;
+    headers.tuple.destination_port = 0;
+    None
 }
 
+/// `offset`: where the header is; `protocol`: of it.
 #[inline(always)]
-fn transport<P: Packet>(packet: &P, mut headers: Headers, length: usize, icmp: u8) -> Result<Headers, Reason> {
-    let l4 = headers.l4;
-    if headers.tuple.protocol == TCP {
-        let Some(h) = packet.load::<14>(l4) else {
-            return Err(Reason::PassMalformed);
+fn transport<P: Packet>(
+    packet: &P,
+    offset: usize,
+    protocol: u8,
+    headers: &mut Headers,
+    length: usize,
+    icmp: u8,
+) -> Option<Reason> {
+    if protocol == TCP {
+        let Some(h) = packet.load::<14>(offset) else {
+            return Some(Reason::PassMalformed);
         };
-        headers.l4_length = ((h[12] >> 4) as usize) * 4;
-        if headers.l4_length < 20 || headers.l4_length > length {
-            return Err(Reason::PassMalformed);
+        let l4_length = ((h[12] >> 4) as usize) * 4;
+        if l4_length < 20 || l4_length > length {
+            return Some(Reason::PassMalformed);
         }
+        headers.l4_length = l4_length;
+        headers.flags = h[13];
         headers.tuple.source_port = u16::from_be_bytes([h[0], h[1]]);
         headers.tuple.destination_port = u16::from_be_bytes([h[2], h[3]]);
-        headers.flags = h[13];
-    } else if headers.tuple.protocol == UDP {
-        let Some(h) = packet.load::<6>(l4) else {
-            return Err(Reason::PassMalformed);
+        return None;
+    }
+    headers.l4_length = 8;
+    if protocol == UDP {
+        let Some(h) = packet.load::<6>(offset) else {
+            return Some(Reason::PassMalformed);
         };
         let udp = u16::from_be_bytes([h[4], h[5]]) as usize;
         // A first fragment holds but the beginning.
         if length < 8 || udp < 8 || udp > length && !P::FRAGMENTS {
-            return Err(Reason::PassMalformed);
+            return Some(Reason::PassMalformed);
         }
+        headers.flags = 0;
         headers.tuple.source_port = u16::from_be_bytes([h[0], h[1]]);
         headers.tuple.destination_port = u16::from_be_bytes([h[2], h[3]]);
-    } else if headers.tuple.protocol == icmp {
-        let Some(h) = packet.load::<1>(l4) else {
-            return Err(Reason::PassMalformed);
+        None
+    } else if protocol == icmp {
+        let Some(h) = packet.load::<1>(offset) else {
+            return Some(Reason::PassMalformed);
         };
         if length < 8 {
-            return Err(Reason::PassMalformed);
+            return Some(Reason::PassMalformed);
         }
         headers.flags = h[0];
+        headers.tuple.source_port = 0;
+        headers.tuple.destination_port = 0;
+        None
     } else {
-        return Err(Reason::PassProtocol);
+        Some(Reason::PassProtocol)
     }
-    Ok(headers)
 }

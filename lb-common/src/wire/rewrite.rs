@@ -103,11 +103,10 @@ pub fn decrement_ttl<P: Packet>(packet: &mut P, h: &mut Headers) -> Option<()> {
     if h.tuple.v6 {
         packet.store_uncovered(h.l3 + 7, ttl)?;
     } else {
-        packet.store(h.l3 + 8, [ttl])?;
-        packet.update_l3_checksum(
-            h.l3 + 10,
-            Diff::ZERO.change2([h.ttl, h.tuple.protocol], [ttl, h.tuple.protocol]),
-        )?;
+        // The next byte is the protocol, so that the change is the same for every packet; then the checksum.
+        let [_, protocol, sum @ ..] = packet.load::<4>(h.l3 + 8)?;
+        let sum = const { Diff::ZERO.change2([1, 0], [0, 0]) }.apply(sum);
+        packet.store(h.l3 + 8, [ttl, protocol, sum[0], sum[1]])?;
     }
     h.ttl = ttl;
     Some(())

@@ -14,6 +14,13 @@ const CLASS: u16 = 0xffb1;
 const KIND: u8 = 0x81;
 const VERSION: u8 = 1;
 
+/// Second word of the outer IPv4 header: no identification, not to be fragmented.
+const DO_NOT_FRAGMENT: u32 = 0x4000;
+/// Third word, without the checksum: a TTL of 64, and UDP.
+const HOPS_UDP_V4: u32 = 64 << 24 | (UDP as u32) << 16;
+/// Lower half of the second word of the outer IPv6 header: UDP, and a hop limit of 64.
+const HOPS_UDP_V6: u32 = (UDP as u32) << 8 | 64;
+
 /// Bytes that the tunnel adds to an IP packet.
 pub const fn overhead(outer_v6: bool) -> usize {
     (if outer_v6 { 40 } else { 20 }) + 8 + FRAMING
@@ -82,62 +89,51 @@ pub fn encapsulate<P: Packet>(
     };
     let kind = if v6 { ethertype::IPV6 } else { ethertype::IPV4 };
     packet.store(12, kind.to_be_bytes())?;
+    // Words in the order of the network, all of them written at once: each write asks for the frame's bounds anew.
+    let (s, d) = (outer.source.words(), outer.destination.words());
     let l4 = if v6 {
-        let n = udp_length.to_be_bytes();
-        packet.store(ETHERNET, [0x60, 0, 0, 0, n[0], n[1], UDP, 64])?;
-        packet.store_addresses(ETHERNET, &outer.source, &outer.destination, true)?;
+        let [first, next] = [
+            0x6000_0000_u32.to_be(),
+            (u32::from(udp_length) << 16 | HOPS_UDP_V6).to_be(),
+        ];
+        packet.store_words(ETHERNET, [first, next, s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3]])?;
         ETHERNET + 40
     } else {
-        let total = udp_length.saturating_add(20).to_be_bytes();
+        let total = udp_length.saturating_add(20);
+        let first = (0x4500_0000 | u32::from(total)).to_be();
+        let [middle, last] = [DO_NOT_FRAGMENT.to_be(), HOPS_UDP_V4.to_be()];
         let sum = Diff::ZERO
-            .address(&outer.source, false)
-            .address(&outer.destination, false);
-        let mut head = [0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, UDP, 0, 0];
-        [head[10], head[11]] = sum.words(&head).checksum();
-        packet.store(ETHERNET, head)?;
-        packet.store_addresses(ETHERNET, &outer.source, &outer.destination, false)?;
+            .add(s[3])
+            .add(d[3])
+            .add(first)
+            .add(middle)
+            .add(last)
+            .checksum();
+        // The lower half of the last word is the checksum's.
+        let last = last | u32::from_ne_bytes([0, 0, sum[0], sum[1]]);
+        packet.store_words(ETHERNET, [first, middle, last, s[3], d[3]])?;
         ETHERNET + 20
     };
-    let (s, d, n) = (
-        outer.source_port.to_be_bytes(),
-        outer.port.to_be_bytes(),
-        udp_length.to_be_bytes(),
-    );
-    // No UDP checksum: the inner packet has its own, and only our programs read this one (RFC 8926 3.3, RFC 6935).
-    packet.store(l4, [s[0], s[1], d[0], d[1], n[0], n[1], 0, 0])?;
-    let inner = (if inner_v6 { ethertype::IPV6 } else { ethertype::IPV4 }).to_be_bytes();
-    let network = label.network.to_be_bytes();
-    let class = CLASS.to_be_bytes();
-    let port = label.port.to_be_bytes();
-    // Version 0, length in words; critical option present; network identifier.
-    packet.store(
-        l4 + 8,
+    let inner = if inner_v6 { ethertype::IPV6 } else { ethertype::IPV4 };
+    let backend = label.backend.words();
+    packet.store_words(
+        l4,
         [
-            (OPTION / 4) as u8,
-            0x40,
-            inner[0],
-            inner[1],
-            network[1],
-            network[2],
-            network[3],
-            0,
+            (u32::from(outer.source_port) << 16 | u32::from(outer.port)).to_be(),
+            // No UDP checksum: the inner packet has its own, and only our programs read this one (RFC 8926 3.3, RFC 6935).
+            (u32::from(udp_length) << 16).to_be(),
+            // Version 0, length in words; critical option present; network identifier.
+            (((OPTION / 4) as u32) << 24 | 0x40 << 16 | u32::from(inner)).to_be(),
+            (label.network << 8).to_be(),
+            (u32::from(CLASS) << 16 | u32::from(KIND) << 8 | ((OPTION - 4) / 4) as u32).to_be(),
+            ((label.direction as u32) << 24 | u32::from(VERSION) << 16 | u32::from(label.port)).to_be(),
+            label.network.to_be(),
+            backend[0],
+            backend[1],
+            backend[2],
+            backend[3],
         ],
-    )?;
-    packet.store(l4 + 16, [class[0], class[1], KIND, ((OPTION - 4) / 4) as u8])?;
-    packet.store(
-        l4 + 20,
-        [
-            label.direction as u8,
-            VERSION,
-            port[0],
-            port[1],
-            network[0],
-            network[1],
-            network[2],
-            network[3],
-        ],
-    )?;
-    packet.store_words(l4 + 28, label.backend.words())
+    )
 }
 
 /// Reads the framing behind the UDP header at `l4`: the label, and whether the inner packet is IPv6.
