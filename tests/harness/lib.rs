@@ -17,6 +17,7 @@
 //! | [`capture`] | packets of a namespace, kept as pcap files when the test failed |
 //! | [`evidence`] | figures by which a test proves a promise |
 //! | [`kernel`], [`world`] | the object without an agent, its maps filled from a world and read back; a namespace like the world |
+//! | [`stamps`] | times in what the programs write, which may be a jiffy old |
 //! | [`xdp`] | an XDP program that passes everything, for the far ends of veth pairs |
 
 pub mod agent;
@@ -35,6 +36,7 @@ pub mod netns;
 pub mod require;
 pub mod scene;
 pub mod server;
+pub mod stamps;
 pub mod swarm;
 pub mod traffic;
 mod underlay;
