@@ -71,7 +71,7 @@ pub(crate) fn pin(cpu: usize) -> Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set).context("pin a thread to a CPU")
 }
 
-/// How long this machine's CPUs have been busy, all of them together; in steps of 10 ms.
+/// How long this machine's CPUs have been busy, all of them together, but for what is nice; in steps of 10 ms.
 ///
 /// # Errors
 /// If the kernel does not say.
@@ -83,10 +83,7 @@ pub(crate) fn busy() -> Result<Duration> {
         .skip(1)
         .filter_map(|field| field.parse().ok())
         .collect();
-    // User, nice, system, (idle, waiting,) interrupts, soft interrupts; in units of USER_HZ, which is 100.
-    let busy = [0, 1, 2, 5, 6]
-        .iter()
-        .filter_map(|index| fields.get(*index))
-        .sum::<u64>();
+    // User, (nice,) system, (idle, waiting,) interrupts, soft interrupts; in units of USER_HZ, which is 100.
+    let busy = [0, 2, 5, 6].iter().filter_map(|index| fields.get(*index)).sum::<u64>();
     Ok(Duration::from_millis(busy * 10))
 }

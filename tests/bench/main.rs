@@ -13,6 +13,7 @@
 //! (`docs/benchmarks/<row>.json`). `docs/benchmarks.md` and the plots are made from these files alone, so rows can be
 //! measured one by one.
 
+mod awake;
 mod control;
 mod data;
 mod frames;

@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result};
 use self::contender::{Contender, Kind};
 use self::plan::{Protocol, Way};
 use crate::Effort;
+use crate::awake::Awake;
 use crate::data::Data;
 use crate::machine::{busy, pin};
 
@@ -125,6 +126,7 @@ pub(crate) fn measure(effort: Effort, data: &mut Data) -> Result<()> {
     }
     offloads(&contenders, data)?;
     let turn = if effort.quick { TURN / 2 } else { TURN };
+    let _awake = Awake::begin()?;
     for round in 0..effort.rounds {
         println!("traffic: round {}", round + 1);
         for way in Way::ALL {
