@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::engine::Engine;
 use super::machine::Machine;
-use super::{Host, Inner, Node, Swarm, image};
+use super::node::Inner;
+use super::{Host, Node, Swarm, image};
 use crate::cleanup::{Guard, Resource, unique_name};
 use crate::netns::Netns;
 use crate::underlay;
