@@ -1,8 +1,9 @@
 //! The UDP side of one listen address. Answers leave from the address that was asked, also on a wildcard socket.
 //!
-//! What waits is received at once and answered in place. One task at a time waits for datagrams, so that one is woken; where
+//! What waits is received at once and answered in place, the answers at once too. One task at a time waits for datagrams, so that one is woken; where
 //! more come than it answers at once, the next one takes over.
 
+mod answers;
 mod batch;
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use super::message::Transport;
 use super::server::{Reaction, Scratch, Server};
+use answers::Answers;
 use batch::{Batch, Received};
 
 /// Datagrams after which others get a turn.
@@ -97,6 +99,7 @@ impl Listener {
 pub(super) async fn serve(listener: Arc<Listener>, server: Arc<Server>, tasks: TaskTracker, stop: CancellationToken) {
     let mut batch = Batch::new();
     let mut scratch = Scratch::default();
+    let mut answers = Answers::default();
     let mut turn = None;
     let mut stretch = 0;
     loop {
@@ -123,7 +126,10 @@ pub(super) async fn serve(listener: Arc<Listener>, server: Arc<Server>, tasks: T
         for index in 0..batch.len() {
             let Received { client, local, .. } = batch.received(index);
             if let Some(answer) = server.quick(client, batch.bytes(index), &mut scratch) {
-                reply(&listener, answer, client, local).await;
+                match local {
+                    None => answers.push(answer, client),
+                    Some(_) => reply(&listener, answer, client, local).await,
+                }
                 continue;
             }
             match server.react(client, batch.bytes(index), Transport::Udp) {
@@ -146,10 +152,27 @@ pub(super) async fn serve(listener: Arc<Listener>, server: Arc<Server>, tasks: T
                 }
             }
         }
+        reply_to_all(&listener, &answers).await;
+        answers.clear();
         stretch += batch.len();
         if stretch >= STRETCH {
             stretch = 0;
             tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Sends answers together, from the address of the socket; one that is not taken so goes by itself.
+async fn reply_to_all(listener: &Listener, answers: &Answers) {
+    let mut done = 0;
+    while done < answers.len() {
+        match answers.send(done, listener.socket.as_raw_fd()) {
+            Ok(sent) => done += sent,
+            Err(_) => {
+                let (answer, client) = answers.get(done);
+                reply(listener, answer, client, None).await;
+                done += 1;
+            }
         }
     }
 }

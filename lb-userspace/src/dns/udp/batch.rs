@@ -10,7 +10,7 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, Sockaddr
 use super::Local;
 
 /// Datagrams at once. More wait in the socket, which costs nothing.
-const COUNT: usize = 32;
+pub(super) const COUNT: usize = 32;
 /// Larger questions do not exist; what is cut off here does not parse.
 const BUFFER: usize = 4096;
 
