@@ -69,7 +69,10 @@ impl Rest {
     pub fn follow(&mut self, plan: Plan, had: Desired) {
         let ends = plan.ops.into_iter().filter(|op| op.phase == Phase::Break);
         // What it was to come after is done.
-        let ends = ends.map(|op| Op { after: Vec::new(), ..op });
+        let ends = ends.map(|op| Op {
+            after: Vec::new(),
+            ..op
+        });
         let mut ends: BTreeMap<_, _> = ends.map(|op| (Place::from(&op.row), op)).collect();
         // What was wanted back meanwhile, and is not any more, has been read meanwhile.
         self.settling.retain(|place, _| ends.remove(place).is_some());
@@ -104,10 +107,15 @@ impl Rest {
     /// Whether a backend that a service has lost is wanted by another one alone: then flows of the first lead to it that
     /// should have ended.
     pub(super) fn goes_over(&self, wanted: &Desired) -> bool {
-        self.had.iter().flatten().flat_map(|had| &had.services).any(|(identity, service)| {
-            let keys = service.shares.iter().map(|(key, _)| key).chain(&service.resting);
-            let kept = |key: &EndpointKey| wanted.services.get(identity).is_some_and(|now| now.has(key));
-            keys.into_iter().any(|key| wanted.backends.contains_key(key) && !kept(key))
-        })
+        self.had
+            .iter()
+            .flatten()
+            .flat_map(|had| &had.services)
+            .any(|(identity, service)| {
+                let keys = service.shares.iter().map(|(key, _)| key).chain(&service.resting);
+                let kept = |key: &EndpointKey| wanted.services.get(identity).is_some_and(|now| now.has(key));
+                keys.into_iter()
+                    .any(|key| wanted.backends.contains_key(key) && !kept(key))
+            })
     }
 }

@@ -53,6 +53,16 @@ impl Scene {
         self.cluster.node(0).agent().pid().context("the agent does not run")
     }
 
+    /// Kills the agent and starts another one; how long until that is ready.
+    pub(super) fn restart(&self) -> Result<Duration> {
+        let node = self.cluster.node(0);
+        // A whole state being taken in does not end at once: that is not what is measured.
+        node.agent().kill()?;
+        let start = Instant::now();
+        node.start_agent()?;
+        Ok(start.elapsed())
+    }
+
     pub(super) fn target(&self) -> SocketAddr {
         self.cluster.node(0).published(Family::V4, PUBLISHED)
     }

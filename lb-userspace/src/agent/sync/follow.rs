@@ -30,7 +30,10 @@ pub(super) struct Removals {
 impl Removals {
     /// Begins to wait for the programs, if there is something to remove.
     fn settle(&mut self) {
-        self.settled = self.rest.settle().then(|| tokio::task::spawn_blocking(wait_for_programs));
+        self.settled = self
+            .rest
+            .settle()
+            .then(|| tokio::task::spawn_blocking(wait_for_programs));
     }
 }
 
@@ -110,7 +113,11 @@ impl Synchronizer {
             rest: &removals.rest,
         };
         let Some(plan) = mirror.plan(part, &self.reusable, explained()) else {
-            return Ok(if self.unfinished() { Followed::Later } else { Followed::Not });
+            return Ok(if self.unfinished() {
+                Followed::Later
+            } else {
+                Followed::Not
+            });
         };
         say(&plan);
         fault::here(Point::SyncPlanned);
