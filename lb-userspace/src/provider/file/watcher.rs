@@ -193,3 +193,38 @@ impl Watch {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{CreateKind, DataChange};
+
+    use super::*;
+
+    #[test]
+    fn another_file_is_no_reason_to_read_until_the_document_looks_different() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().canonicalize().unwrap();
+        let document = directory.join("cluster.toml");
+        std::fs::write(&document, "").unwrap();
+        let mut watch = Watch::new(&document);
+        watch.arm(true);
+        let event = |kind, path: &Path| Event::new(kind).add_path(path.to_path_buf());
+        let beside = directory.join("cluster.toml.new");
+        let made = EventKind::Create(CreateKind::File);
+        let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        let moved = EventKind::Modify(ModifyKind::Name(RenameMode::From));
+        for kind in [made, written, moved] {
+            assert!(!watch.note(&event(kind, &beside), &|| false));
+            assert!(
+                watch.note(&event(kind, &beside), &|| true),
+                "it may be on the way there"
+            );
+        }
+        assert!(watch.note(&event(written, &document), &|| false));
+        assert!(watch.writing);
+        // Of the directory itself, and when events were lost.
+        assert!(watch.note(&event(EventKind::Any, &directory), &|| false));
+        let lost = Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan);
+        assert!(watch.note(&lost, &|| false));
+    }
+}
