@@ -5,7 +5,7 @@ mod rules;
 mod scene;
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use lb_tests::netns::Netns;
