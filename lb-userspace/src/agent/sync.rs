@@ -125,7 +125,7 @@ struct Last {
     /// What the tables hold since, if a part of it can be planned alone.
     mirror: Option<Mirror>,
     /// What is to be removed when the tables have settled; everything else is in force.
-    removals: Option<Removals>,
+    removals: Removals,
 }
 
 #[derive(PartialEq)]
@@ -266,7 +266,7 @@ impl Synchronizer {
                 attachments: outcome.attachments.clone(),
                 odd: outcome.odd.clone(),
                 mirror,
-                removals: None,
+                removals: Removals::default(),
             });
         }
         Ok(Some(outcome))

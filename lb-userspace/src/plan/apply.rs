@@ -79,18 +79,22 @@ pub fn apply_with<T: WriteTables>(plan: &Plan, tables: &mut T, settled: impl FnO
 }
 
 /// As [`apply`], up to where it would wait until nothing leads to what is to be removed: then everything is in force.
-/// [`finish`] does the rest, if this is complete and tables have settled ([`WriteTables::settle`]).
+/// The others are left to [`remove`], if this is complete and tables have settled ([`WriteTables::settle`]).
 pub fn begin(plan: &Plan, tables: &mut impl WriteTables) -> Report {
     let mut work = Work::new(plan);
     work.execute(0..removals(plan), tables);
     work.report
 }
 
-/// What [`begin`] has left.
-pub fn finish(plan: &Plan, tables: &mut impl WriteTables) -> Report {
-    let mut work = Work::new(plan);
-    work.execute(removals(plan)..plan.ops.len(), tables);
-    work.report
+/// What [`begin`] has left: ops that wait for no other.
+///
+/// # Errors
+/// If the table refuses one: the others behind it are not done.
+pub fn remove(ops: &[Op], tables: &mut impl WriteTables) -> Result<(), StoreError> {
+    ops.iter().try_for_each(|op| {
+        fault::here(point(op.phase));
+        execute(op, tables)
+    })
 }
 
 /// Index of the first op that removes what nothing leads to any more.

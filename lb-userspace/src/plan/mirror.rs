@@ -10,7 +10,7 @@ use lb_common::abi::{self, BACKEND_GONE, EndpointKey, SlotKey, SourceKey, capaci
 
 use super::actual::{Actual, Elsewhere, Reusable, key_of};
 use super::left::leaves;
-use super::{Op, Plan, Row, diff, writes};
+use super::{Op, Plan, Rest, Row, diff, writes};
 use crate::model::desired::{self, Desired};
 
 /// So many elements of `backends` that are gone are remembered, and as many more as there are others.
@@ -33,6 +33,8 @@ pub struct Part<'a> {
     pub had: &'a Desired,
     /// With the nodes as they should be, which is the same.
     pub wanted: &'a Desired,
+    /// What earlier changes have left in the tables.
+    pub rest: &'a Rest,
 }
 
 impl Mirror {
@@ -102,7 +104,7 @@ impl Mirror {
 
     /// The rows to which the services of `part` lead, if nobody else's do.
     fn rows_of(&self, part: Part<'_>, reusable: &Reusable) -> Option<Actual> {
-        let Part { had, wanted } = part;
+        let Part { had, wanted, rest } = part;
         let drained = !had.drained.is_empty() || !wanted.drained.is_empty();
         if !had.separate || !wanted.separate || drained {
             return None;
@@ -112,7 +114,7 @@ impl Mirror {
             let mut keys = service.shares.iter().map(|(key, _)| key).chain(&service.resting);
             keys.any(|key| leaves(wanted, *identity, key))
         };
-        if had.services.iter().any(loses) {
+        if had.services.iter().any(loses) || rest.goes_over(wanted) {
             return None;
         }
         let mut rows = Actual {
@@ -124,6 +126,7 @@ impl Mirror {
             },
             ..Actual::default()
         };
+        self.add_rest(&mut rows, rest)?;
         let identities: BTreeSet<u64> = had.services.keys().chain(wanted.services.keys()).copied().collect();
         for identity in identities {
             let Some(&id) = self.services.get(&identity) else {
@@ -144,7 +147,8 @@ impl Mirror {
         }
         let theirs = |key: &SourceKey| rows.services.contains_key(&key.service);
         let sources = self.rows.sources.iter().filter(|(key, _)| theirs(key));
-        rows.sources = sources.map(|(key, value)| (*key, *value)).collect();
+        let sources: Vec<_> = sources.map(|(key, value)| (*key, *value)).collect();
+        rows.sources.extend(sources);
         for key in keys(&had.frontends, &wanted.frontends) {
             if let Some(frontend) = self.rows.frontends.get(key) {
                 if !had.frontends.contains_key(key) || !rows.services.contains_key(&frontend.service) {
@@ -168,7 +172,8 @@ impl Mirror {
                 continue;
             };
             let element = *self.rows.backends.get(id)?;
-            if element.state != BACKEND_GONE && !had.backends.contains_key(key) {
+            let theirs = had.backends.contains_key(key) || rest.has_backend(*id);
+            if element.state != BACKEND_GONE && !theirs {
                 return None;
             }
             rows.backends.insert(*id, element);
@@ -178,6 +183,27 @@ impl Mirror {
         }
         self.offer(&mut rows, fresh, reusable);
         Some(rows)
+    }
+
+    /// Adds what is still there of services that had it once: it goes, or is wanted back.
+    fn add_rest(&self, rows: &mut Actual, rest: &Rest) -> Option<()> {
+        for row in rest.rows() {
+            match *row {
+                Row::Slot(key, backend) => {
+                    rows.slots.insert(key, backend);
+                    rows.elsewhere.services = rows.elsewhere.services.max(key.service);
+                }
+                Row::Source(key, value) => {
+                    rows.sources.insert(key, value);
+                    rows.elsewhere.services = rows.elsewhere.services.max(key.service);
+                }
+                Row::LocalBackend(key, id) => drop(rows.local_backends.insert(key, id)),
+                Row::Backend(id, _) => drop(rows.backends.insert(id, *self.rows.backends.get(&id)?)),
+                // Cut off at once, or not the services'.
+                Row::Frontend(..) | Row::Vip(..) | Row::Service(..) | Row::Address(..) | Row::Node(..) => return None,
+            }
+        }
+        Some(())
     }
 
     /// Adds elements that are gone for good, where new ones have no room otherwise.

@@ -10,6 +10,7 @@
 //! | [`apply()`] | its execution, step by step |
 //! | [`marks`] | on which ports the programs look for frontends at all |
 //! | [`mirror`] | what the tables hold, remembered, and plans for a part of it |
+//! | [`rest`] | ends of plans, until programs have settled |
 //! | [`store`], [`memory`] | where tables are |
 
 pub mod actual;
@@ -23,6 +24,7 @@ pub mod marks;
 pub mod memory;
 pub mod mirror;
 mod print;
+pub mod rest;
 pub mod slots;
 pub mod store;
 
@@ -31,11 +33,12 @@ use lb_common::address::Address;
 use serde::Serialize;
 
 pub use actual::{Actual, Reusable};
-pub use apply::{Report, apply, apply_with, begin, finish};
+pub use apply::{Report, apply, apply_with, begin, remove};
 pub use diff::{diff, writes};
 pub use left::{Resting, Strays, left, resting};
 pub use memory::MemoryTables;
 pub use mirror::Mirror;
+pub use rest::Rest;
 
 /// The difference between desired and actual: every write in the order in which it must be done.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -49,11 +52,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether something has to be removed when everything else is in force and has settled.
-    pub fn has_removals(&self) -> bool {
-        self.ops.last().is_some_and(|op| op.phase == Phase::Break)
-    }
-
     /// Nothing to write: the tables hold what they should, as far as they have room.
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()

@@ -156,6 +156,11 @@ impl Source {
         Outcome::Settled
     }
 
+    /// Whether the file looks other than when it was read last.
+    fn looks_changed(&self) -> bool {
+        read::stamp(&self.path) != self.stamp
+    }
+
     /// Whether this is only the beginning of the document in force.
     fn is_cut_off(&self, bytes: &[u8]) -> bool {
         let longer = |last: &Vec<u8>| last.len() > bytes.len() && last.starts_with(bytes);

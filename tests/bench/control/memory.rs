@@ -107,13 +107,19 @@ pub(super) fn maps(node: &Node) -> Result<Vec<Map>> {
 
 /// Resident memory of a process, in bytes.
 pub(super) fn resident(pid: u32) -> Result<f64> {
+    status(pid, "VmRSS:")
+}
+
+/// The most that was ever resident, in bytes.
+pub(super) fn peak(pid: u32) -> Result<f64> {
+    status(pid, "VmHWM:")
+}
+
+fn status(pid: u32, name: &'static str) -> Result<f64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(Path::new(&path)).context(path)?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .context("VmRSS")?;
-    let kibibytes: f64 = line.split_whitespace().next().context("VmRSS")?.parse()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).context(name)?;
+    let kibibytes: f64 = line.split_whitespace().next().context(name)?.parse()?;
     Ok(kibibytes * 1024.0)
 }
 

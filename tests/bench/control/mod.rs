@@ -5,12 +5,12 @@ mod rules;
 mod scene;
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use lb_tests::netns::Netns;
 
-use self::memory::{between, memory, resident, used};
+use self::memory::{between, memory, peak, resident, used};
 use self::rules::Peer;
 use self::scene::Scene;
 use crate::Effort;
@@ -23,8 +23,9 @@ const OURS: &str = "this balancer";
 /// Services, and backends of each.
 const SMALL: (u16, u8) = (10, 10);
 const LARGE: (u16, u8) = (10_000, 10);
-/// Changes in a round, of the small state and of the large one.
-const CHANGES: [usize; 2] = [15, 5];
+/// Changes in a round, of either state.
+const CHANGES: usize = 50;
+const PEER_CHANGES: usize = 15;
 /// Rounds, at most: each reads the large state three times.
 const ROUNDS: usize = 5;
 /// After which an agent has nothing left to do.
@@ -35,7 +36,12 @@ const SYNC: &str = "whole state read anew";
 const BEHIND: &str = "change right behind a whole state";
 const RESTART: &str = "agent restarted until ready";
 const IDLE: &str = "CPU at rest";
+/// Of an agent that began with this state, or went on to a larger one,
 const RESIDENT: &str = "agent's memory";
+/// that had a larger one before,
+const SHRUNK: &str = "agent's memory after a large state";
+/// and at any moment until then.
+const PEAK: &str = "agent's memory at most";
 
 fn sized(what: &str, (services, backends): (u16, u8)) -> String {
     format!("{what}, {services} services x {backends} backends")
@@ -52,24 +58,29 @@ pub(crate) fn measure(effort: Effort, data: &mut Data) -> Result<()> {
     let [small, large] = &scene.texts;
     for round in 0..effort.rounds.min(ROUNDS) {
         println!("control: round {}", round + 1);
-        for ((text, size), changes) in [small, large].into_iter().zip(CHANGES) {
+        for (text, size) in [small, large] {
+            if size == &SMALL && round > 0 {
+                scene.replace(text)?;
+                std::thread::sleep(SETTLED);
+                data.add(&sized(SHRUNK, SMALL), OURS, "B", resident(scene.agent()?)?);
+                scene.restart()?;
+            }
             let took = scene.replace(text)?;
             data.add(&sized(SYNC, *size), OURS, "ms", milliseconds(took));
             // The agent is not done with the whole state when packets follow it: this one waits for the rest.
             let took = scene.change(text, 1)?;
             data.add(&sized(BEHIND, *size), OURS, "ms", milliseconds(took));
-            for turn in 0..effort.share(changes) {
+            std::thread::sleep(SETTLED);
+            for turn in 0..effort.share(CHANGES) {
                 let took = scene.change(text, turn % 2)?;
                 data.add(&sized(CHANGE, *size), OURS, "ms", milliseconds(took));
             }
-            data.add(&sized(RESIDENT, *size), OURS, "B", resident(scene.agent()?)?);
+            std::thread::sleep(SETTLED);
+            let agent = scene.agent()?;
+            data.add(&sized(RESIDENT, *size), OURS, "B", resident(agent)?);
+            data.add(&sized(PEAK, *size), OURS, "B", peak(agent)?);
         }
-        let node = scene.cluster.node(0);
-        // A whole state being taken in does not end at once: that is not what is measured.
-        node.agent().kill()?;
-        let start = Instant::now();
-        node.start_agent()?;
-        data.add(&sized(RESTART, LARGE), OURS, "ms", milliseconds(start.elapsed()));
+        data.add(&sized(RESTART, LARGE), OURS, "ms", milliseconds(scene.restart()?));
     }
     for (_, size) in &scene.texts {
         let case = sized(CHANGE, *size);
@@ -97,7 +108,7 @@ fn peers(effort: Effort, data: &mut Data) -> Result<()> {
             let took = peer.apply(&netns, &all, true)?;
             data.add(&sized(SYNC, LARGE), peer.name(), "ms", milliseconds(took));
         }
-        for turn in 0..effort.share(CHANGES[0]) {
+        for turn in 0..effort.share(PEER_CHANGES) {
             let one = peer.one(LARGE.0 / 2, LARGE.1, (turn % 2 + 1) as u8);
             let took = peer.apply(&netns, &one, false)?;
             data.add(&sized(CHANGE, LARGE), peer.name(), "ms", milliseconds(took));

@@ -1,6 +1,7 @@
 //! A node with its agent, a client, two backends, and cluster files of two sizes.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,16 @@ impl Scene {
         self.cluster.node(0).agent().pid().context("the agent does not run")
     }
 
+    /// Kills the agent and starts another one; how long until that is ready.
+    pub(super) fn restart(&self) -> Result<Duration> {
+        let node = self.cluster.node(0);
+        // A whole state being taken in does not end at once: that is not what is measured.
+        node.agent().kill()?;
+        let start = Instant::now();
+        node.start_agent()?;
+        Ok(start.elapsed())
+    }
+
     pub(super) fn target(&self) -> SocketAddr {
         self.cluster.node(0).published(Family::V4, PUBLISHED)
     }
@@ -90,11 +101,14 @@ impl Scene {
         })
     }
 
-    /// Writes the file; when it was in its place.
+    /// Writes the file; when it was in its place. Written out before: a file system may do that when the file takes another
+    /// one's place, which for a large one takes longer than anything here.
     fn put(&self, text: &str) -> Result<Instant> {
         let file = self.cluster.file();
         let temporary = file.with_extension("new");
-        fs::write(&temporary, text)?;
+        let mut new = fs::File::create(&temporary)?;
+        new.write_all(text.as_bytes())?;
+        new.sync_all()?;
         let start = Instant::now();
         fs::rename(&temporary, file)?;
         Ok(start)

@@ -12,7 +12,7 @@ const DUTY: u32 = 20;
 /// while a flow table is nearly full, when room is worth more than time, in this many,
 const DUTY_UNDER_PRESSURE: u32 = 3;
 /// and while there is room for whatever may have come, in this many.
-const DUTY_AT_EASE: u32 = 2_000;
+const DUTY_AT_EASE: u32 = 4_000;
 /// It never rests for longer.
 const REST_MAX: Duration = Duration::from_secs(60);
 
@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(rest(1000, Need::Usual), Duration::from_secs(20));
         assert_eq!(rest(1000, Need::Pressure), Duration::from_secs(3));
         assert_eq!(rest(1, Need::Ease), Duration::from_secs(5));
-        assert_eq!(rest(10, Need::Ease), Duration::from_secs(20));
+        assert_eq!(rest(10, Need::Ease), Duration::from_secs(40));
         assert_eq!(rest(1000, Need::Ease), REST_MAX);
     }
 }

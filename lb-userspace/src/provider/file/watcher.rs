@@ -35,7 +35,7 @@ pub(super) fn run(path: &Path, source: &mut Source) {
         // Watched before it is read: a change after the reading then makes an event.
         watch.arm(anew);
         let start = Instant::now();
-        let outcome = source.refresh(anew);
+        let outcome = source.refresh(!anew);
         // At most half of the time is spent on reading, however often there is something new.
         watch.rested = Instant::now() + QUIET.max(start.elapsed());
         let wait = match outcome {
@@ -44,7 +44,7 @@ pub(super) fn run(path: &Path, source: &mut Source) {
             Outcome::Settled if watch.armed() => REREAD,
             Outcome::Settled => POLL,
         };
-        anew = !watch.wait(wait);
+        anew = !watch.wait(wait, &|| source.looks_changed());
     }
 }
 
@@ -119,9 +119,10 @@ impl Watch {
         self.files = files;
     }
 
-    /// Waits for a change, at most so long, and then until it is over. Whether there was one.
-    fn wait(&mut self, timeout: Duration) -> bool {
-        if !self.next(timeout) {
+    /// Waits for a change, at most so long, and then until it is over. Whether there was one. `looks_changed` tells whether the
+    /// document looks other than when it was read.
+    fn wait(&mut self, timeout: Duration, looks_changed: &dyn Fn() -> bool) -> bool {
+        if !self.next(timeout, looks_changed) {
             return false;
         }
         let first = Instant::now();
@@ -138,19 +139,19 @@ impl Watch {
                 (false, false) => QUIET.min(left),
             };
             // Also without any time left: what is there already belongs to this change.
-            if !self.next(quiet) && !self.writing {
+            if !self.next(quiet, looks_changed) && !self.writing {
                 return true;
             }
         }
     }
 
     /// Waits for an event that may concern the document, at most so long. Whether there was one.
-    fn next(&mut self, timeout: Duration) -> bool {
+    fn next(&mut self, timeout: Duration, looks_changed: &dyn Fn() -> bool) -> bool {
         let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.events.recv_timeout(left) {
-                Ok(Ok(event)) if !self.note(&event) => {}
+                Ok(Ok(event)) if !self.note(&event, looks_changed) => {}
                 // Or an error: events were lost.
                 Ok(_) => return true,
                 Err(RecvTimeoutError::Timeout) => return false,
@@ -163,8 +164,14 @@ impl Watch {
     }
 
     /// Takes notice of an event. Whether it may concern the document.
-    fn note(&mut self, event: &Event) -> bool {
+    fn note(&mut self, event: &Event, looks_changed: &dyn Fn() -> bool) -> bool {
         let ours = event.paths.iter().any(|path| self.files.contains(path));
+        // A link on the way to the document may have another name; most often it is a file that will take the document's
+        // place, and to read the document now would only put off reading that one.
+        let watched = || event.paths.iter().any(|path| self.directories.contains(path));
+        if !ours && !event.need_rescan() && !watched() && !looks_changed() {
+            return false;
+        }
         self.finished = false;
         match event.kind {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
@@ -184,5 +191,40 @@ impl Watch {
             _ => {}
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{CreateKind, DataChange};
+
+    use super::*;
+
+    #[test]
+    fn another_file_is_no_reason_to_read_until_the_document_looks_different() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().canonicalize().unwrap();
+        let document = directory.join("cluster.toml");
+        std::fs::write(&document, "").unwrap();
+        let mut watch = Watch::new(&document);
+        watch.arm(true);
+        let event = |kind, path: &Path| Event::new(kind).add_path(path.to_path_buf());
+        let beside = directory.join("cluster.toml.new");
+        let made = EventKind::Create(CreateKind::File);
+        let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        let moved = EventKind::Modify(ModifyKind::Name(RenameMode::From));
+        for kind in [made, written, moved] {
+            assert!(!watch.note(&event(kind, &beside), &|| false));
+            assert!(
+                watch.note(&event(kind, &beside), &|| true),
+                "it may be on the way there"
+            );
+        }
+        assert!(watch.note(&event(written, &document), &|| false));
+        assert!(watch.writing);
+        // Of the directory itself, and when events were lost.
+        assert!(watch.note(&event(EventKind::Any, &directory), &|| false));
+        let lost = Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan);
+        assert!(watch.note(&lost, &|| false));
     }
 }
