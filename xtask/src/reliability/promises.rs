@@ -83,6 +83,7 @@ pub(crate) const PROMISES: &[Promise] = &[
                     "drain::a_backend_of_two_services_drains_in_one_alone",
                     "drain::a_backend_of_two_services_is_removed_from_one_alone",
                     "drain::what_left_one_of_its_services_while_no_agent_ran_is_gone_when_one_is_back",
+                    "drain::flows_of_what_was_closed_before_a_restart_end_as_without_one",
                     "backends::a_draining_backend_keeps_its_connections_and_gets_no_new_one",
                     "backends::connections_of_a_removed_backend_are_reset_at_once",
                     "backends::udp_moves_at_once",
