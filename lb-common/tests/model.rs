@@ -348,6 +348,8 @@ impl Tables for Actor {
         self.shared.state.lock().unwrap().pressure.used = tick;
     }
 
+    fn count_lost(&self, _: Reason, _: u16) {}
+
     fn count_service(&self, _: u32, _: u32, _: usize, _: bool) {}
 
     fn fragment(&self, _: &FragmentKey) -> Option<Value<Fragment>> {
