@@ -14,7 +14,23 @@ pub(crate) struct Suite {
     pub(super) limit: Duration,
     /// Parts of names of the tests that run; empty: all.
     pub(super) tests: &'static [&'static str],
+    /// Names of tests that the guest cannot run, with the reason.
+    pub(super) unfit: &'static [(&'static str, &'static str)],
 }
+
+/// Which tests of the suites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent<'a> {
+    /// Those that [`Suite::tests`] names.
+    Chosen,
+    /// Those with this in their names.
+    Named(&'a str),
+    /// Every one that fits.
+    All,
+}
+
+/// How much longer than [`Suite::limit`] all tests of a suite may take.
+pub(super) const ALL: u32 = 3;
 
 /// How many of [`SUITES`], from the first, are quick enough for every change.
 pub(crate) const QUICK: usize = 2;
@@ -27,6 +43,7 @@ pub(crate) const SUITES: &[Suite] = &[
         threads: 1,
         limit: Duration::from_secs(1200),
         tests: &[],
+        unfit: &[],
     },
     Suite {
         name: "attach",
@@ -34,6 +51,7 @@ pub(crate) const SUITES: &[Suite] = &[
         threads: 1,
         limit: Duration::from_secs(1200),
         tests: &[],
+        unfit: &[],
     },
     // One test of each way that a packet can take, and of what the agent does with an older kernel's hooks. Left out: what
     // depends on the kernel no more than these do and measures time (reload, agents killed under traffic), names and
@@ -45,6 +63,7 @@ pub(crate) const SUITES: &[Suite] = &[
         threads: 2,
         limit: Duration::from_secs(2400),
         tests: NETNS,
+        unfit: UNFIT,
     },
 ];
 
@@ -71,3 +90,5 @@ const NETNS: &[&str] = &[
     "vip::local_and_remote_backends_answer_and_see_the_client",
     "xdp::native_xdp_balances_alike",
 ];
+
+const UNFIT: &[(&str, &str)] = &[];
