@@ -167,6 +167,9 @@ pub trait Tables {
     /// Notes that.
     fn note_fragment(&self, key: &FragmentKey, fragment: &Fragment);
 
+    /// Adds packets to a reason's counter that are not there any more.
+    fn count_lost(&self, reason: Reason, packets: u16);
+
     /// Adds to a service's counters.
     fn count_service(&self, service: u32, flows: u32, bytes: usize, reply: bool);
 

@@ -105,6 +105,7 @@ reasons! {
     DropForgedSource = 53 Drop "forged_source" "The client's address is of the masquerade range or this node's own, but the packet did not begin here.";
     DropSourceDenied = 54 Drop "source_denied" "The service does not answer clients with this address.";
     DropFragment = 55 Drop "fragment_without_first" "A fragment of a service's packet whose first one was not seen, or was refused.";
+    DropFragmentEarly = 56 Drop "fragment_before_first" "A fragment of a service's packet that came before the first one, and was left to the node's own stack, which has no use for it. Counted when the first one comes, which says whose it was.";
 }
 
 /// What is done with the packet.

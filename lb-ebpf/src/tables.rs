@@ -501,6 +501,14 @@ impl<const KEEP: bool> Tables for Maps<KEEP> {
     }
 
     #[inline(always)]
+    fn count_lost(&self, reason: Reason, packets: u16) {
+        if let Some(counter) = maps::counters.get_ptr_mut(u32::from(reason.code())) {
+            // SAFETY: the element is this CPU's own.
+            unsafe { (*counter).packets += u64::from(packets) };
+        }
+    }
+
+    #[inline(always)]
     fn count_service(&self, service: u32, flows: u32, bytes: usize, reply: bool) {
         let Some(counter) = maps::service_counters.get_ptr_mut(service) else {
             return;

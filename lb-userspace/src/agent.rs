@@ -383,7 +383,7 @@ impl Agent {
                         overflow = census.overflow, "the flow tables have room again");
                 }
                 self.pressed = census.pressed;
-                self.synchronizer.reusable = census.reusable;
+                self.synchronizer.counted(census);
             }
             Err(error) => tracing::warn!(target: "lb::datapath", %error, "cannot walk through the flows"),
         }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
@@ -24,6 +24,9 @@ const SNAP: usize = 128;
 /// Packets kept of each interface; the newest.
 const KEEP: usize = 50_000;
 
+/// Where packets never cease, what is in the queue is waited for no longer.
+const BUSY: Duration = Duration::from_secs(2);
+
 /// Listens until dropped. Dropped while a panic unwinds, it writes `<target>/test-artifacts/<test>/<namespace>-<if>.pcap`.
 #[derive(Debug)]
 pub struct Capture {
@@ -31,6 +34,8 @@ pub struct Capture {
     directory: PathBuf,
     stop: Arc<AtomicBool>,
     packets: Arc<Mutex<Packets>>,
+    /// Looks that found nothing in the socket's queue.
+    idle: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -73,21 +78,26 @@ impl Capture {
             .with_context(|| format!("packet socket in {}", netns.name()))?;
         let stop = Arc::new(AtomicBool::new(false));
         let packets = Arc::new(Mutex::new(Packets::default()));
-        let (stopped, sink) = (stop.clone(), packets.clone());
-        let thread = netns.spawn(move || listen(&fd, &stopped, &sink));
+        let idle = Arc::new(AtomicU64::new(0));
+        let (stopped, sink, looks) = (stop.clone(), packets.clone(), idle.clone());
+        let thread = netns.spawn(move || listen(&fd, &stopped, &sink, &looks));
         Ok(Self {
             netns: netns.name().to_owned(),
             directory: require::artifacts(),
             stop,
             packets,
+            idle,
             thread: Some(thread),
         })
     }
 
     /// What `interface` carried so far, both ways.
     pub fn packets(&self, interface: &str) -> Vec<Packet> {
-        // What is still in the socket's queue.
-        std::thread::sleep(Duration::from_millis(100));
+        // What is still in the socket's queue: the second look from now on that finds nothing there began after this.
+        let (start, idle) = (Instant::now(), self.idle.load(Ordering::Acquire));
+        while self.idle.load(Ordering::Acquire) < idle + 2 && start.elapsed() < BUSY {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner);
         let found = packets.interfaces.values().find(|found| found.name == interface);
         found
@@ -122,7 +132,7 @@ impl Drop for Capture {
     }
 }
 
-fn listen(fd: &OwnedFd, stop: &AtomicBool, sink: &Mutex<Packets>) {
+fn listen(fd: &OwnedFd, stop: &AtomicBool, sink: &Mutex<Packets>, idle: &AtomicU64) {
     let mut buffer = vec![0; 65_536];
     while !stop.load(Ordering::Relaxed) {
         match recvfrom::<LinkAddr>(fd.as_raw_fd(), &mut buffer) {
@@ -143,8 +153,12 @@ fn listen(fd: &OwnedFd, stop: &AtomicBool, sink: &Mutex<Packets>) {
                 }
                 interface.packets.push_back(packet);
             }
-            // Timeout, to look at the flag; ENETDOWN when an interface goes.
-            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR | Errno::ENETDOWN) => {}
+            // Timeout, to look at the flag.
+            Err(Errno::EAGAIN) => {
+                idle.fetch_add(1, Ordering::AcqRel);
+            }
+            // ENETDOWN when an interface goes.
+            Ok(_) | Err(Errno::EINTR | Errno::ENETDOWN) => {}
             Err(_) => return,
         }
     }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::{Answer, Connection};
 use crate::netns::{Netns, spawn_within};
+use crate::require;
 
 /// Requests from one namespace to one frontend until [`Traffic::stop`].
 #[derive(Debug)]
@@ -109,7 +110,8 @@ impl Report {
     }
 
     /// Whatever happened, nobody noticed: no request failed, none was made again, and none took so long that a packet may have
-    /// been lost. A lost SYN would be sent again after a second, and its request would succeed all the same.
+    /// been lost. A lost SYN would be sent again after a second, and its request would succeed all the same; on a machine so slow
+    /// that a request may take as long ([`require::slowness`]) that cannot be told.
     ///
     /// # Panics
     /// If somebody did.
@@ -119,7 +121,7 @@ impl Report {
         assert_eq!(self.repeated, 0);
         let slowest = self.slowest;
         assert!(
-            slowest < Duration::from_millis(900),
+            require::slowness() > 1 || slowest < Duration::from_millis(900),
             "one took {slowest:?}: sent twice?"
         );
     }

@@ -37,6 +37,7 @@ fn segments(capture: &Capture, port: u16) -> [usize; 3] {
 type Kept<'a> = (&'a Netns, String, Connection);
 
 /// Each is reset with its next packet.
+#[track_caller]
 fn assert_ended(connections: &mut [Kept<'_>]) {
     for (netns, name, connection) in connections {
         let port = connection.local_address().unwrap().port();
@@ -48,9 +49,13 @@ fn assert_ended(connections: &mut [Kept<'_>]) {
 }
 
 /// Each is answered by whom it was answered before.
+#[track_caller]
 fn assert_going_on(connections: &mut [Kept<'_>]) {
     for (_, name, connection) in connections {
-        assert_eq!(connection.ask().expect("a connection that goes on").backend, *name);
+        match connection.ask() {
+            Ok(answer) => assert_eq!(answer.backend, *name),
+            Err(error) => panic!("a connection to {name} does not go on: {error}"),
+        }
     }
 }
 
@@ -268,19 +273,85 @@ fn what_left_one_of_its_services_while_no_agent_ran_is_gone_when_one_is_back() {
     );
 }
 
-/// A second service with the backends of `first`, published on a port of its own; its name and that port.
+/// As [`named_twin`], under a name made of the first one's.
 fn twin(cluster: &Cluster, first: &Deployed<'_>, vip: u8) -> (String, u16) {
+    let name = format!("twin-{}", first.name());
+    let port = named_twin(cluster, first, &name, vip);
+    (name, port)
+}
+
+/// A second service with the backends of `first`, published on a port of its own, which is returned.
+fn named_twin(cluster: &Cluster, first: &Deployed<'_>, name: &str, vip: u8) -> u16 {
     let mut service = first.document();
-    service.name = format!("twin-{}", first.name());
+    service.name = name.to_owned();
     service.vip = vec![IpAddr::from([10, 1, 0, vip])];
     let Some(Published::On(port)) = service.ports[0].published else {
         panic!("not published")
     };
     service.ports[0].published = Some(Published::On(port + 1000));
-    let name = service.name.clone();
     cluster.edit(|document| document.service.push(service)).unwrap();
     cluster.settle().unwrap();
-    (name, port + 1000)
+    port + 1000
+}
+
+#[test]
+fn flows_of_what_was_closed_before_a_restart_end_as_without_one() {
+    let Some(cluster) = own(Cluster::builder().nodes(2).clients(1)) else {
+        return;
+    };
+    let web = cluster.deploy(Spec::tcp().published().on(&[0, 1])).unwrap();
+    let names = web.backends();
+    twin(&cluster, &web, 233);
+    let other = cluster.deploy(Spec::tcp().published().on(&[0, 1])).unwrap();
+    let (gone, gone_port) = twin(&cluster, &other, 234);
+    let client = cluster.client(0).netns();
+    let (mut ending, mut going_on) = (Vec::new(), Vec::new());
+    for family in Family::BOTH {
+        for node in [0, 1] {
+            for (name, connection) in client.run(|| connect_to_each(web.on_node(node, family), &names)) {
+                let list = if name == names[0] { &mut ending } else { &mut going_on };
+                list.push((client, name, connection));
+            }
+            let target = cluster.node(node).published(family, gone_port);
+            let others = client.run(|| connect_to_each(target, &other.backends()));
+            going_on.extend(others.into_iter().map(|(name, connection)| (client, name, connection)));
+        }
+    }
+    // A service that stays closes its port, another one goes. Their backends stay with others, so nobody is cut off.
+    web.change(|service| service.ports[0].published = None).unwrap();
+    cluster
+        .edit(|document| document.service.retain(|service| service.name != gone))
+        .unwrap();
+    cluster.settle().unwrap();
+    assert_going_on(&mut ending);
+    assert_going_on(&mut going_on);
+    // With the drain its slots have gone: only the flows say that it was one of the service.
+    web.drain(&names[0]).unwrap();
+    for node in [0, 1] {
+        cluster.node(node).agent().kill().unwrap();
+    }
+    web.remove(&names[0]).unwrap();
+    for node in [0, 1] {
+        cluster.node(node).start_agent().unwrap();
+    }
+    cluster.settle().unwrap();
+    assert_ended(&mut ending);
+    assert_going_on(&mut going_on);
+    // What comes and loses a backend is another service than the one that went: it has not got its number.
+    named_twin(&cluster, &other, "next", 235);
+    let leaver = other.backends().remove(0);
+    cluster
+        .edit(|document| {
+            document
+                .service("next")
+                .backend
+                .retain(|backend| backend.name != leaver)
+        })
+        .unwrap();
+    cluster.settle().unwrap();
+    assert_going_on(&mut going_on);
+    let count = (ending.len() + going_on.len()) as u64;
+    evidence::record(PROMISE, "flows of frontends that went before a restart", count);
 }
 
 #[test]

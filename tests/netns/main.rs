@@ -15,6 +15,7 @@
 //! | `lifecycle` | the agent stops, dies, comes back, goes for good |
 //! | `faults` | live flows while the agent dies, programs, tables and cluster state change |
 //! | `flood` | forged SYNs and datagrams that fill the flow tables |
+//! | `fragments` | datagrams in pieces that overtake each other |
 //! | `pressure` | tables that fill with what honest clients leave behind |
 //! | `transfer` | large bodies, segment sizes, TTL |
 //! | `names`, `names_load` | DNS; the same under load |
@@ -31,6 +32,7 @@ mod errors;
 mod faults;
 mod filter;
 mod flood;
+mod fragments;
 mod gateway;
 mod host;
 mod lifecycle;

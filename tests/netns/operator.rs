@@ -147,9 +147,10 @@ fn metrics_count_what_was_forwarded() {
     let counts = cluster.client(0).netns().run(|| tally((0..10).map(|_| get(target))));
     assert_even(&counts, &web.backends());
     let metrics = node.metrics("/metrics").unwrap();
+    let label = format!("service=\"{}\"", web.name());
     let flows = metrics
         .lines()
-        .find(|line| line.starts_with("lb_service_flows_total{") && line.contains(web.name()));
+        .find(|line| line.starts_with("lb_service_flows_total{") && line.contains(&label));
     let flows = flows.unwrap_or_else(|| panic!("no flows of {}:\n{metrics}", web.name()));
     assert!(flows.ends_with(" 10"), "{flows}");
     for name in [

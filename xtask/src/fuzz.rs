@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::process::{cargo, run as run_command};
+use crate::process::{cargo, run as run_command, run_and_read};
 use crate::{setup, test, workspace};
 
 #[derive(Args, Clone, Debug)]
@@ -47,6 +47,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         bail!("no target is called {name}; there are {}", targets.join(", "));
     }
     setup::ensure(setup::Wanted::FUZZ)?;
+    look(name, arguments.seconds).map(drop)
+}
+
+/// As [`run`], for a target that there is; how many inputs it was given. [`setup::Wanted::FUZZ`] must be there.
+///
+/// # Errors
+/// It cannot be built, or an input breaks a promise.
+pub(crate) fn look(name: &str, seconds: u32) -> Result<u64> {
     let machine = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let directory = test::target_directory()?.join("fuzz");
     let mut build = cargo();
@@ -74,18 +82,33 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .env("LB_FUZZ_SEEDS", &corpus)
         .arg(&corpus)
         .arg(format!("-artifact_prefix={}/", finds.display()))
-        .arg(format!("-max_total_time={}", arguments.seconds))
+        .arg(format!("-max_total_time={seconds}"))
         .args([format!("-max_len={LENGTH}"), format!("-timeout={PATIENCE}")])
         .args([format!("-rss_limit_mb={MEMORY}"), "-print_final_stats=1".to_owned()]);
-    run_command(&mut fuzzer).with_context(|| {
-        format!(
-            "if a promise was broken, the input is in {}; mend it, and keep the input in tests/fuzz/finds/{name}",
+    let (succeeded, text) = run_and_read(&mut fuzzer)?;
+    if !succeeded {
+        bail!(
+            "{name} failed: if a promise was broken, the input is in {}; mend it, and keep the input in \
+             tests/fuzz/finds/{name}",
             finds.display()
-        )
-    })
+        );
+    }
+    inputs(&text).with_context(|| format!("{name} does not say how many inputs it was given"))
 }
 
-fn targets() -> Result<Vec<String>> {
+/// What libFuzzer says of itself at its end (`-print_final_stats`).
+fn inputs(text: &str) -> Option<u64> {
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))?;
+    value.trim().parse().ok()
+}
+
+/// Names of all targets.
+///
+/// # Errors
+/// Their directory cannot be read.
+pub(crate) fn targets() -> Result<Vec<String>> {
     let directory = workspace().join("tests/fuzz/fuzz_targets");
     let entries = fs::read_dir(&directory).with_context(|| directory.display().to_string())?;
     let mut names: Vec<String> = entries
@@ -94,4 +117,16 @@ fn targets() -> Result<Vec<String>> {
         .collect();
     names.sort();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_inputs_is_read_from_the_final_statistics() {
+        let text = "Done 7 runs in 2 second(s)\nstat::number_of_executed_units: 4711\nstat::peak_rss_mb: 60\n";
+        assert_eq!(inputs(text), Some(4711));
+        assert_eq!(inputs("INFO: seed corpus"), None);
+    }
 }

@@ -24,7 +24,8 @@ pub(crate) use bench::bench;
 use kernel::Kernel;
 use machine::{Clock, Machine, Share};
 use record::{BEGINS, ENDED, Record};
-pub(crate) use suites::{QUICK, SUITES, Suite};
+use suites::ALL;
+pub(crate) use suites::{Extent, QUICK, SUITES, Suite};
 
 /// Kernels that can be asked for: the oldest that is supported.
 const KERNELS: &[&str] = &["6.1"];
@@ -46,11 +47,18 @@ struct Binary {
 
 /// `cargo xtask test --kernel`: a suite's name, a part of a test's name, both or neither.
 ///
+/// `all`: without a part of a name, every test that fits.
+///
 /// # Errors
 /// As [`run`], or no test is called so.
-pub(crate) fn test(kernel: &str, words: &[String]) -> Result<Counts> {
+pub(crate) fn test(kernel: &str, words: &[String], all: bool) -> Result<Counts> {
     let (suites, filter) = select(words)?;
-    let counts = run(kernel, &suites, filter)?;
+    let extent = match filter {
+        Some(filter) => Extent::Named(filter),
+        None if all => Extent::All,
+        None => Extent::Chosen,
+    };
+    let counts = run(kernel, &suites, extent)?;
     ensure!(counts != Counts::default(), "no test is called so: {}", words.join(" "));
     Ok(counts)
 }
@@ -73,24 +81,22 @@ fn select(words: &[String]) -> Result<(Vec<Suite>, Option<&str>)> {
     }
 }
 
-/// Runs `suites` on `kernel`; with a filter, all their tests with it in their names.
+/// Runs tests of `suites` on `kernel`.
 ///
 /// # Errors
 /// This machine cannot run the guest, or the guest does not come up.
-pub(crate) fn run(kernel: &str, suites: &[Suite], filter: Option<&str>) -> Result<Counts> {
+pub(crate) fn run(kernel: &str, suites: &[Suite], extent: Extent<'_>) -> Result<Counts> {
     check(kernel)?;
     let binaries = build(suites)?;
-    let mut script = match filter {
-        None => asking()?,
-        Some(_) => String::new(),
-    };
+    let whole = !matches!(extent, Extent::Named(_));
+    let mut script = if whole { asking()? } else { String::new() };
     for suite in suites {
-        script += &part(suite, filter, &binaries)?;
+        script += &part(suite, extent, &binaries)?;
     }
     let mut record = Record::default();
     let ended = boot(kernel, &script, &mut record, |name| {
         let suite = suites.iter().find(|suite| suite.name == name);
-        suite.map_or(PROBING, |suite| suite.limit + GRACE)
+        suite.map_or(PROBING, |suite| limit(suite, extent) + GRACE)
     });
     let mut counts = record.counts(suites);
     match ended {
@@ -98,7 +104,7 @@ pub(crate) fn run(kernel: &str, suites: &[Suite], filter: Option<&str>) -> Resul
         Err(error) => eprintln!("error: {error:#}"),
         Ok(()) => {}
     }
-    if filter.is_none() {
+    if whole {
         let checked = answer(&record).and_then(|now| kernels::check(kernel, &now));
         if let Err(error) = &checked {
             eprintln!("error: {error:#}");
@@ -126,7 +132,7 @@ fn answer(record: &Record) -> Result<kernels::Kernel> {
 
 /// # Errors
 /// This machine cannot run a guest with this kernel.
-fn check(kernel: &str) -> Result<()> {
+pub(crate) fn check(kernel: &str) -> Result<()> {
     if !KERNELS.contains(&kernel) {
         bail!("kernel {kernel}: there is {}", KERNELS.join(", "));
     }
@@ -202,20 +208,36 @@ fn shares(target: &Path) -> Result<Vec<Share>> {
     Ok(read.chain([share(artifacts, true)]).collect())
 }
 
+/// Longer than this a suite may not take.
+fn limit(suite: &Suite, extent: Extent<'_>) -> Duration {
+    match extent {
+        Extent::All => suite.limit * ALL,
+        _ => suite.limit,
+    }
+}
+
 /// What the guest's shell runs for a suite.
-fn part(suite: &Suite, filter: Option<&str>, binaries: &[Binary]) -> Result<String> {
+fn part(suite: &Suite, extent: Extent<'_>, binaries: &[Binary]) -> Result<String> {
     let binary = binaries.iter().find(|binary| binary.name == suite.target);
     let binary = binary.with_context(|| format!("there is no test target {}", suite.target))?;
-    let names: Vec<String> = match filter {
-        Some(filter) => vec![quoted(filter.as_ref())],
-        None => suite.tests.iter().map(|name| quoted(name.as_ref())).collect(),
+    let word = |name: &str| quoted(name.as_ref());
+    let words: Vec<String> = match extent {
+        Extent::Named(filter) => vec![word(filter)],
+        Extent::Chosen => suite.tests.iter().map(|name| word(name)).collect(),
+        Extent::All => {
+            for (name, reason) in suite.unfit {
+                println!("not on another kernel: {name}: {reason}");
+            }
+            let skips = suite.unfit.iter().map(|(name, _)| format!("--skip {}", word(name)));
+            skips.collect()
+        }
     };
     let command = format!(
         "timeout --kill-after=5 {} {} --color=never --test-threads={} {}",
-        suite.limit.as_secs(),
+        limit(suite, extent).as_secs(),
         quoted(&binary.path),
         suite.threads,
-        names.join(" ")
+        words.join(" ")
     );
     Ok(between_marks(
         suite.name,

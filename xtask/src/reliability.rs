@@ -1,6 +1,7 @@
 //! `cargo xtask reliability`: runs the tests that prove the promises, gathers their figures (`tests/harness/evidence.rs`)
 //! and writes docs/reliability.md from both.
 
+mod beyond;
 mod document;
 mod promises;
 
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use crate::process::{cargo, run, run_and_read};
 use crate::{setup, test, workspace};
 
+use beyond::Proof;
 use promises::{LONG, PROMISES, Promise};
 
 /// Where it is written.
@@ -58,6 +60,8 @@ struct Findings {
     outcomes: BTreeMap<Key, Outcome>,
     /// Sums by promise, test and figure.
     figures: BTreeMap<(String, String, String), u64>,
+    /// What is no test of this build; `None`: it was not asked for.
+    beyond: Option<Vec<Proof>>,
 }
 
 /// Runs the proofs and writes the document, also if something is not proven.
@@ -84,6 +88,9 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
     let text = fs::read_to_string(&file).unwrap_or_default();
     let _ = fs::remove_file(&file);
     let mut findings = findings?;
+    if arguments.long {
+        findings.beyond = Some(beyond::prove(&promises));
+    }
     let mut faults = findings.gather(&text, &promises)?;
     faults.extend(findings.faults(&promises));
     let document = document::write(&promises, &findings, arguments.long);
@@ -175,6 +182,14 @@ impl Findings {
             .map(|((_, test, figure), value)| (test.as_str(), figure.as_str(), *value))
     }
 
+    /// What is no test of this build, for one promise.
+    fn beyond<'a>(&'a self, promise: &'a Promise) -> impl Iterator<Item = &'a Proof> {
+        self.beyond
+            .iter()
+            .flatten()
+            .filter(|proof| proof.promise == promise.name)
+    }
+
     /// What is wrong with the proof of one promise; empty: it is proven.
     fn lacks(&self, promise: &Promise) -> Vec<String> {
         let mut lacks = Vec::new();
@@ -186,6 +201,11 @@ impl Findings {
                 Outcome::Passed => {}
                 Outcome::Failed => lacks.push(format!("{} failed", key.2)),
                 Outcome::Missing => lacks.push(format!("{} did not run", key.2)),
+            }
+        }
+        for proof in self.beyond(promise) {
+            if let beyond::Result::Broken(why) = &proof.result {
+                lacks.push(format!("{}: {why}", proof.by));
             }
         }
         if !promise.tests.is_empty() && self.of(promise).next().is_none() {
@@ -263,6 +283,32 @@ mod tests {
         let document = document::write(&[&PROVEN], &findings, false);
         assert!(document.contains("**NOT PROVEN**: a::c failed"), "{document}");
         assert!(document.contains("| `a::b` | runs | 3 |"), "{document}");
+    }
+
+    #[test]
+    fn what_is_no_test_is_told_and_is_a_fault_only_if_it_failed() {
+        let proof = |result| Proof {
+            promise: "drain",
+            by: "libFuzzer".into(),
+            result,
+        };
+        let findings = |results: Vec<beyond::Result>| Findings {
+            beyond: Some(results.into_iter().map(proof).collect()),
+            ..Findings::default()
+        };
+        let absent = findings(vec![beyond::Result::Absent("no compiler".into())]);
+        let held = findings(vec![beyond::Result::Held("inputs", 7)]);
+        let broken = findings(vec![beyond::Result::Broken("a find".into())]);
+        let lacks = |findings: &Findings| findings.lacks(&PROVEN).iter().any(|lack| lack.contains("libFuzzer"));
+        assert_eq!([lacks(&absent), lacks(&held), lacks(&broken)], [false, false, true]);
+        let written = |findings: &Findings| document::write(&[&PROVEN], findings, true);
+        assert!(
+            written(&absent).contains("| libFuzzer | **did not run**: no compiler | |"),
+            "{}",
+            written(&absent)
+        );
+        assert!(written(&held).contains("| libFuzzer | inputs | 7 |"));
+        assert!(written(&broken).contains("| libFuzzer | **FAILED**: a find | |"));
     }
 
     #[test]

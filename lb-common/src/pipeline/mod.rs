@@ -289,6 +289,9 @@ fn proceed<P: Packet, T: Tables, const MASKED: bool>(
     if work.headers.is_later::<P>() && (found.is(What::Service) && !work.opening.settles() || found.is(What::Refused)) {
         return Verdict::drop(Reason::DropFragment);
     }
+    if !found.is(What::Nothing) {
+        fragments::count_early::<P, T>(tables, &work.headers);
+    }
     match found.what {
         What::Nothing => return Verdict::pass(Reason::PassNotService),
         What::Flow => {}

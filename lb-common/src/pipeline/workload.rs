@@ -1,6 +1,7 @@
 //! Packets that a workload sends and receives.
 
 use super::deliver::{self, turn_back};
+use super::fragments;
 use super::tunnel::{self, Outgoing};
 use super::{Found, What, Work, find_published, masquerade, proceed, publishes, refusal, unbalanced, unresolved};
 use crate::abi::{
@@ -155,6 +156,7 @@ fn reply_out<P: Packet, T: Tables>(
         return None;
     }
     let (flow, backend, again) = flow_of(packet, tables, env, &reply, &mut work.headers)?;
+    fragments::count_early::<P, T>(tables, &work.headers);
     if env.is_node() && flow.origin != 0 {
         let out = Outgoing {
             backend,
@@ -211,6 +213,7 @@ pub fn to<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mu
     let Some((flow, _, again)) = flow_of(packet, tables, env, &reply, h) else {
         return Verdict::pass(Reason::PassNotService);
     };
+    fragments::count_early::<P, T>(tables, h);
     if rewrite::translate(packet, h, &Translation::back(&reply)).is_none() {
         return Verdict::drop(Reason::DropRewrite);
     }

@@ -8,6 +8,7 @@ use std::vec::Vec;
 use super::fixture::{Entry, Fixture, Step};
 use super::frame::{Frame, Mac, ethernet, fragments, icmp_error, tunnel};
 use super::published::room;
+use super::tables::MemoryTables;
 use super::world::{
     CLIENT_IF, Case, GATEWAY_IF, LOOPBACK_IF, NETWORK, NODE_IF, NOW, Place, ROUTED_IF, ROUTER, TUNNEL_PORT, World, mac,
     node_mac, workload_mac,
@@ -92,6 +93,14 @@ fn each(mut fixture: Fixture, step: impl Fn(usize) -> Step) -> Fixture {
     fixture
 }
 
+/// Fragments that were counted as lost, because they came before their first one.
+fn lost_early(tables: &MemoryTables) -> u64 {
+    let counters = tables.counters();
+    counters
+        .get(&Reason::DropFragmentEarly.code())
+        .map_or(0, |counter| counter.packets)
+}
+
 fn published(case: Case) -> Vec<Fixture> {
     let name = |what: &str| format!("fragments_{what}_{}", case.name());
     let tuple = case.tuple(case.client(), case.published(1), NETWORK_NODE);
@@ -111,6 +120,8 @@ fn published(case: Case) -> Vec<Fixture> {
     let xdp = |n: usize| Step::new(Entry::XdpNode, NODE_IF, sent[n].clone()).passes(Reason::PassFragment);
     let nobody = long(case, case.client(), (case.node(1), 9).into());
     let nobody = cut(case, &nobody, (mac(NODE_IF), ROUTER));
+    let early = |n: usize| Step::new(Entry::TcNode, NODE_IF, sent[n].clone()).passes(Reason::PassFragment);
+    let own = |n: usize| Step::new(Entry::TcNode, NODE_IF, nobody[n].clone()).passes(Reason::PassNotService);
     vec![
         each(
             Fixture::new(
@@ -124,15 +135,22 @@ fn published(case: Case) -> Vec<Fixture> {
         ),
         Fixture::new(
             name("early"),
-            "one that comes before the first may be the node's own",
+            "those that come before the first may be the node's own; it tells that they were not, and they are counted as lost",
             world(),
         )
-        .step(Step::new(Entry::TcNode, NODE_IF, sent[1].clone()).passes(Reason::PassFragment))
-        .step(deliver(0))
-        .step(deliver(2)),
-        each(Fixture::new(name("other"), "the node's own pass", world()), |n| {
-            Step::new(Entry::TcNode, NODE_IF, nobody[n].clone()).passes(Reason::PassNotService)
-        }),
+        .step(early(2).then(|tables| assert_eq!(lost_early(tables), 0)))
+        .step(early(1))
+        .step(deliver(0).then(|tables| assert_eq!(lost_early(tables), 2)))
+        .step(deliver(2).then(|tables| assert_eq!(lost_early(tables), 2))),
+        Fixture::new(
+            name("early_own"),
+            "of a datagram of the node's own nothing is lost, in whatever order",
+            world(),
+        )
+        .step(Step::new(Entry::TcNode, NODE_IF, nobody[2].clone()).passes(Reason::PassFragment))
+        .step(own(0))
+        .step(own(1).then(|tables| assert_eq!(lost_early(tables), 0))),
+        each(Fixture::new(name("other"), "the node's own pass", world()), own),
     ]
 }
 
@@ -209,6 +227,17 @@ fn replies(case: Case) -> Vec<Fixture> {
                 World::new().flow(case, own, Place::Here, None),
             ),
             |n| step(n).redirects(Action::Redirect, Reason::ReplyDirect, NODE_IF, out[n].clone()),
+        ),
+        Fixture::new(
+            name("early"),
+            "what a backend sends may be its own until the first one tells",
+            World::new().flow(case, own, Place::Here, None),
+        )
+        .step(step(1).passes(Reason::PassFragment))
+        .step(
+            step(0)
+                .redirects(Action::Redirect, Reason::ReplyDirect, NODE_IF, out[0].clone())
+                .then(|tables| assert_eq!(lost_early(tables), 1)),
         ),
         each(
             Fixture::new(

@@ -479,6 +479,11 @@ impl Tables for MemoryTables {
         }
     }
 
+    fn count_lost(&self, reason: Reason, packets: u16) {
+        let mut counters = self.counters.borrow_mut();
+        counters.entry(reason.code()).or_default().packets += u64::from(packets);
+    }
+
     fn fragment(&self, key: &FragmentKey) -> Option<Value<Fragment>> {
         self.fragments.borrow().get(key).copied().map(Value)
     }

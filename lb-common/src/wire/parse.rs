@@ -17,6 +17,8 @@ pub struct Headers {
     pub flags: u8,
     /// Length of the TCP header with options; 8 for UDP and ICMP; 0: a later fragment, which has none of them.
     pub l4_length: usize,
+    /// Of a first fragment: how many of its datagram came before it and could not be given to anybody.
+    pub early: u16,
     /// TTL or hop limit.
     pub ttl: u8,
     /// Length of the IP packet, header included.

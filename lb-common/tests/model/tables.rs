@@ -9,6 +9,7 @@ use lb_common::abi::{
 use lb_common::address::Address;
 use lb_common::tables::{FlowEntry, Insert, Route, Table, Tables};
 use lb_common::tuple::Tuple;
+use lb_common::verdict::Reason;
 
 use crate::schedule::{Actor, Without};
 use crate::world::settings;
@@ -201,6 +202,8 @@ impl Tables for Actor {
     fn set_used(&self, tick: u32) {
         self.shared.state.lock().unwrap().pressure.used = tick;
     }
+
+    fn count_lost(&self, _: Reason, _: u16) {}
 
     fn count_service(&self, _: u32, _: u32, _: usize, _: bool) {}
 

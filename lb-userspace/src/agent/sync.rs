@@ -21,6 +21,7 @@ use super::surroundings::{self, Oddity};
 use super::{loopback, reported};
 use crate::config::Config;
 use crate::datapath::attach::{Attacher, Attachment, Interfaces};
+use crate::datapath::collect::Census;
 use crate::datapath::probe::Features;
 use crate::datapath::shed;
 use crate::datapath::store::Store;
@@ -100,8 +101,8 @@ pub(super) struct Synchronizer {
     pub(super) finder: Option<Finder>,
     /// Something of the last snapshot is held back until the surroundings are ready for it.
     pub(super) waiting: bool,
-    /// Elements of `backends` that may be given to another address, from the newest walk over the flows.
-    pub(super) reusable: Reusable,
+    /// Numbers that may be given again, and some that may not, as the newest walk over the flows has it.
+    reusable: Reusable,
     /// Programs of another version forward by tables of their own: ours are filled before they take over.
     pub(super) fill_first: bool,
     /// Backends that datagrams of a service have left, although another one still uses them.
@@ -182,6 +183,14 @@ impl Synchronizer {
             last: None,
             routes: Routes::default(),
         }
+    }
+
+    /// Takes note of what a walk over the flows has found.
+    pub(super) fn counted(&mut self, census: Census) {
+        if let Some(began) = census.began {
+            self.reusable.seen(began, &census.services);
+        }
+        self.reusable.backends = census.unused;
     }
 
     /// Makes the kernel hold what `snapshot` says. `None`: nothing has changed.
@@ -348,9 +357,17 @@ impl Synchronizer {
     fn fill(&mut self, desired: Desired, outcome: &mut Outcome) -> Result<Option<Mirror>> {
         let start = Instant::now();
         let mut actual = Actual::read(&self.store).context("cannot read the tables")?;
+        let resting = self.resting.take();
+        if resting.is_none() {
+            // Nobody has seen which services went before.
+            let named = shed::named(&self.store).context("cannot read the flows")?;
+            let now = Instant::now();
+            for service in named.into_iter().filter(|id| !actual.services.contains_key(id)) {
+                self.reusable.retired.entry(service).or_insert(now);
+            }
+        }
         actual.reusable = self.reusable.clone();
         let plan = if explained() { plan::diff } else { plan::writes }(&desired, &actual);
-        let resting = self.resting.take();
         let left = plan::left(&desired, &actual, resting.as_ref().unwrap_or(&Resting::new()));
         outcome.phases[1] = start.elapsed();
         fault::here(Point::SyncPlanned);
@@ -360,11 +377,14 @@ impl Synchronizer {
         let report = plan::apply_with(&plan, &mut self.store, |store| {
             let strays = resting.is_none().then(|| plan::Strays::new(&desired, &actual));
             if strays.is_some() || !left.is_empty() {
-                ended = shed::shed(store, |tuple, flow| {
-                    left.contains(&(flow.service, flow.backend)) || strays.is_some_and(|strays| strays.has(tuple, flow))
+                ended = shed::shed(store, |flow| {
+                    left.contains(&(flow.service, flow.backend)) || strays.is_some_and(|strays| strays.has(flow))
                 });
             }
         });
+        // Of what failed nothing is lost by this either.
+        let now = Instant::now();
+        plan.ops.iter().for_each(|op| self.reusable.note(op, now));
         let ended = ended?;
         if ended > 0 {
             tracing::info!(target: "lb::sync", flows = ended, "flows leave backends that other services still use");
@@ -384,7 +404,7 @@ impl Synchronizer {
             if !leave.is_empty() {
                 // A program that has read the old slots may be writing its flow down.
                 self.store.settle();
-                moved = shed::shed(&self.store, |_, flow| leave.contains(&(flow.service, flow.backend)))?;
+                moved = shed::shed(&self.store, |flow| leave.contains(&(flow.service, flow.backend)))?;
             }
             if moved > 0 {
                 tracing::info!(target: "lb::sync", flows = moved, "UDP flows leave what drains in their service alone");

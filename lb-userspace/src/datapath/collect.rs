@@ -6,8 +6,8 @@
 
 mod pace;
 
-use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use lb_common::abi::{
     self, Backend, Backends, Collect, Flow, FlowKey4, FlowKey6, Flows4, Flows6, Overflow4, Overflow6, OverflowReplies4,
@@ -20,7 +20,6 @@ use lb_common::tuple::Tuple;
 
 use super::store::Store;
 use super::{clock, layout};
-use crate::plan::Reusable;
 use crate::plan::store::{ReadTables, StoreError};
 
 pub use pace::run;
@@ -49,8 +48,13 @@ pub struct Census {
     pub expired: u64,
     /// Replies removed by this walk.
     pub orphans: u64,
-    /// Elements of `backends` that are gone and that no flow refers to; looked for only when new ones become scarce.
-    pub reusable: Reusable,
+    /// Elements of `backends` that are gone and that no flow refers to, and their generations; looked for only when new ones
+    /// become scarce.
+    pub unused: BTreeMap<u32, u32>,
+    /// Numbers of the services that flows name.
+    pub services: HashSet<u32>,
+    /// When the walk began; none: there was none.
+    pub began: Option<Instant>,
     /// Packets that the programs had counted when the walk began.
     packets: u64,
 }
@@ -72,6 +76,7 @@ impl Collector {
     /// When the kernel refuses to read or delete.
     pub fn walk(&self) -> Result<Census, StoreError> {
         let mut census = Census {
+            began: Some(Instant::now()),
             packets: self.store.packets()?,
             ..Census::default()
         };
@@ -92,7 +97,7 @@ impl Collector {
         census.flows6 = flows6 + overflow6;
         // Gone before the flows were read: no new flow came to them meanwhile.
         let unused = gone.into_iter().filter(|(id, _)| !referred.contains(id));
-        census.reusable.backends = unused.collect();
+        census.unused = unused.collect();
         let mut backends = HashMap::new();
         self.orphans::<Flows4, Overflow4, Replies4, _>(&mut backends, &mut census)?;
         self.orphans::<Flows6, Overflow6, Replies6, _>(&mut backends, &mut census)?;
@@ -137,8 +142,10 @@ impl Collector {
         let now = clock::now();
         let mut expired = Vec::new();
         let mut live = 0;
+        let services = &mut census.services;
         self.store.walk::<T>(PAUSE, |key, flow| {
             referred.insert(flow.backend);
+            services.insert(flow.service);
             if dead(flow, now, unanswered) {
                 expired.push(*key);
             } else {

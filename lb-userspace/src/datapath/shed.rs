@@ -4,13 +4,12 @@
 //! ready. New flows get to it by the slots of a service alone; what is under way does not ask. So the flows are removed: the
 //! next packet of a TCP connection is reset as one that nobody knows, a datagram selects among the slots of its service.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use lb_common::abi::{
     BACKEND_GONE, Backends, Collect, EndpointKey, Flow, Flows4, Flows6, Overflow4, Overflow6, Services, Table, UDP,
 };
-use lb_common::tuple::Tuple;
 
 use super::collect::{Key, is_overflow};
 use super::store::Store;
@@ -46,7 +45,7 @@ pub fn drained(store: &Store, drained: &BTreeSet<(u64, EndpointKey)>) -> Result<
 ///
 /// # Errors
 /// A table cannot be read, or the program that removes flows cannot be run.
-pub fn shed(store: &Store, leaves: impl Fn(&Tuple, &Flow) -> bool) -> Result<usize, StoreError> {
+pub fn shed(store: &Store, leaves: impl Fn(&Flow) -> bool) -> Result<usize, StoreError> {
     let mut removed = 0;
     for _ in 0..LOOKS {
         let mut found = 0;
@@ -68,16 +67,39 @@ pub fn shed(store: &Store, leaves: impl Fn(&Tuple, &Flow) -> bool) -> Result<usi
     Ok(removed)
 }
 
+/// Numbers of the services that flows name.
+///
+/// # Errors
+/// A table cannot be read.
+pub fn named(store: &Store) -> Result<HashSet<u32>, StoreError> {
+    let mut services = HashSet::new();
+    // In the same order, for the same reason.
+    name::<Overflow4>(store, &mut services)?;
+    name::<Overflow6>(store, &mut services)?;
+    name::<Flows4>(store, &mut services)?;
+    name::<Flows6>(store, &mut services)?;
+    Ok(services)
+}
+
+fn name<T>(store: &Store, services: &mut HashSet<u32>) -> Result<(), StoreError>
+where
+    T: Table<Value = Flow>,
+    T::Key: aya::Pod + Ord,
+{
+    store.walk::<T>(Duration::ZERO, |_, flow| {
+        services.insert(flow.service);
+    })
+}
+
 /// Flows that were found, and those of them that were removed.
-fn look<T, K: Key>(store: &Store, leaves: &dyn Fn(&Tuple, &Flow) -> bool) -> Result<(usize, usize), StoreError>
+fn look<T, K: Key>(store: &Store, leaves: &dyn Fn(&Flow) -> bool) -> Result<(usize, usize), StoreError>
 where
     T: Table<Key = K, Value = Flow>,
 {
     let mut flows = Vec::new();
     store.walk::<T>(Duration::ZERO, |key, flow| {
-        let tuple = key.tuple();
-        if leaves(&tuple, flow) {
-            flows.push((tuple, flow.service, flow.backend));
+        if leaves(flow) {
+            flows.push((key.tuple(), flow.service, flow.backend));
         }
     })?;
     let mut removed = 0;

@@ -1,7 +1,8 @@
 //! [`Actual`]: what the tables of this node hold now, read back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use lb_common::abi::{
     self, Addresses, BACKEND_GONE, Backends, EndpointKey, Flows4, Flows6, Frontend, Frontends, LocalBackends,
@@ -11,6 +12,9 @@ use lb_common::address::Address;
 
 use super::store::{ReadTables, StoreError};
 use super::{Action, Op, Row};
+
+/// Longer than a program is on its way that has found a service just before it went.
+const UNDER_WAY: Duration = Duration::from_secs(1);
 
 /// What the tables hold.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,8 +37,8 @@ pub struct Actual {
     pub vips: BTreeMap<VipKey, Vip>,
     /// `sources`.
     pub sources: BTreeMap<SourceKey, u32>,
-    /// Elements of `backends` that may be given to another address. Empty: none, which is safe, and enough
-    /// until every element of the table has been used once.
+    /// Which numbers may be used again. Of elements of `backends` none is safe, and enough until every element of the table
+    /// has been used once.
     pub reusable: Reusable,
     /// Of a part of the tables: numbers up to these are used in the rest of them. Zero: this is all there is.
     pub elsewhere: Elsewhere,
@@ -95,11 +99,15 @@ fn put<K: Ord, V>(table: &mut BTreeMap<K, V>, key: K, value: V, remove: bool) {
     }
 }
 
-/// Elements of `backends` that are gone and that no flow refers to.
+/// What flows say of numbers that stand for nothing any more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reusable {
-    /// Element to the generation that was seen: one used again since then is not meant.
+    /// Elements of `backends` that are gone and that no flow refers to, with the generation that was seen: one used again since
+    /// then is not meant.
     pub backends: BTreeMap<u32, u32>,
+    /// Numbers of services that have gone, and when: flows may still name them. Another service gets one of these only when
+    /// there is no other left, because what is done with a service's flows would be done with those too.
+    pub retired: BTreeMap<u32, Instant>,
 }
 
 impl Reusable {
@@ -122,7 +130,26 @@ impl Reusable {
         referred.extend(tables.entries::<Flows4>()?.values().map(|flow| flow.backend));
         referred.extend(tables.entries::<Flows6>()?.values().map(|flow| flow.backend));
         backends.retain(|id, _| !referred.contains(id));
-        Ok(Self { backends })
+        Ok(Self {
+            backends,
+            ..Self::default()
+        })
+    }
+
+    /// Takes note of an op that has been done at `now`.
+    pub fn note(&mut self, op: &Op, now: Instant) {
+        let Row::Service(id, _) = op.row else { return };
+        if op.action == Action::Remove {
+            self.retired.insert(id, now);
+        } else {
+            self.retired.remove(&id);
+        }
+    }
+
+    /// Takes note of a look at all flows, which began at `began` and found those that name `services`.
+    pub fn seen(&mut self, began: Instant, services: &HashSet<u32>) {
+        self.retired
+            .retain(|id, since| *since + UNDER_WAY >= began || services.contains(id));
     }
 }
 

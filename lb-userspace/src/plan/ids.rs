@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use lb_common::abi::{self, BACKEND_GONE, EndpointKey, NODE_PRESENT, capacity};
 use lb_common::address::Address;
@@ -103,18 +104,22 @@ impl Ids {
         let mut used: BTreeSet<u32> = actual.services.keys().copied().collect();
         used.extend(actual.frontends.values().map(|f| f.service));
         used.extend(actual.slots.keys().next_back().map(|slot| slot.service));
-        let mut fresh = Fresh::beyond(actual.elsewhere.services, used.last(), capacity::SERVICES);
+        let retired = &actual.reusable.retired;
+        let highest = used.last().max(retired.keys().next_back()).copied();
+        let mut fresh = Fresh::beyond(actual.elsewhere.services, highest.as_ref(), capacity::SERVICES);
         let mut complete = false;
+        let mut again = None;
         for (identity, service) in &desired.services {
             let id = known.get(identity).copied().or_else(|| {
-                fresh.next(|id| {
+                let new = fresh.next(|id| {
                     // Only after the numbers have gone round once.
                     if !complete {
                         used.extend(actual.slots.keys().map(|slot| slot.service));
                         complete = true;
                     }
-                    used.contains(&id)
-                })
+                    used.contains(&id) || retired.contains_key(&id)
+                });
+                new.or_else(|| again.get_or_insert_with(|| longest_retired(actual, &used)).pop())
             });
             match id {
                 Some(id) => {
@@ -191,6 +196,18 @@ fn share_a_tunnel(a: &Node, b: &abi::Node) -> bool {
     same(a.tunnel_v4, b.tunnel_v4) || same(a.tunnel_v6, b.tunnel_v6)
 }
 
+/// Numbers of services that nothing but flows may lead to; those that went first last. None where only a part of what is used
+/// is known.
+fn longest_retired(actual: &Actual, used: &BTreeSet<u32>) -> Vec<u32> {
+    if actual.elsewhere.services > 0 {
+        return Vec::new();
+    }
+    let retired = actual.reusable.retired.iter().filter(|(id, _)| !used.contains(id));
+    let mut retired: Vec<(Instant, u32)> = retired.map(|(id, since)| (*since, *id)).collect();
+    retired.sort_by(|a, b| b.cmp(a));
+    retired.into_iter().map(|(_, id)| id).collect()
+}
+
 /// Elements that are gone, to which no flow, slot or local backend leads, and that nobody desires back; lowest last.
 fn reusable(desired: &Desired, actual: &Actual) -> Vec<Element> {
     let referred: BTreeSet<u32> = actual
@@ -261,6 +278,11 @@ impl Fresh {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::actual::Reusable;
+    use super::super::tests::{desired, snapshot, tables};
+    use super::super::{apply, diff};
     use super::*;
 
     #[test]
@@ -270,5 +292,51 @@ mod tests {
         assert_eq!(given, [6, 7, 1, 3, 4]);
         let mut fresh = Fresh::new(None, 3);
         assert_eq!(std::iter::from_fn(|| fresh.next(|_| true)).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn a_number_that_flows_may_name_is_given_to_no_other_service() {
+        let before = snapshot(&[21]);
+        let mut after = before.clone();
+        after.services[0].name = "shop".into();
+        let tables = tables(&before);
+        let number = |wanted, reusable: &Reusable| {
+            let mut actual = Actual::read(&tables).unwrap();
+            actual.reusable = reusable.clone();
+            let ids = Ids::assign(&desired(wanted), &actual);
+            ids.services.into_values().next()
+        };
+        let now = Instant::now();
+        let mut reusable = Reusable::default();
+        assert_eq!(number(&before, &reusable), Some(1));
+        reusable.retired.insert(7, now);
+        assert_eq!(number(&before, &reusable), Some(1), "it keeps its own");
+        assert_eq!(number(&after, &reusable), Some(8));
+        // With none left, the one that has gone for the longest.
+        reusable.retired = (2..capacity::SERVICES)
+            .map(|id| (id, now + Duration::from_secs(id.abs_diff(9).into())))
+            .collect();
+        assert_eq!(number(&after, &reusable), Some(9));
+    }
+
+    #[test]
+    fn a_number_is_retired_until_no_flow_names_it() {
+        let snapshot = snapshot(&[21]);
+        let mut tables = tables(&snapshot);
+        let nothing = crate::model::snapshot::Snapshot {
+            services: Default::default(),
+            ..snapshot
+        };
+        let removal = diff(&desired(&nothing), &Actual::read(&tables).unwrap());
+        assert!(apply(&removal, &mut tables).is_complete());
+        let (mut reusable, gone) = (Reusable::default(), Instant::now());
+        removal.ops.iter().for_each(|op| reusable.note(op, gone));
+        assert_eq!(reusable.retired.keys().copied().collect::<Vec<_>>(), [1]);
+        let later = gone + Duration::from_secs(60);
+        reusable.seen(gone, &[].into());
+        reusable.seen(later, &[1].into());
+        assert_eq!(reusable.retired.len(), 1, "seen too early, and in use");
+        reusable.seen(later, &[2].into());
+        assert_eq!(reusable, Reusable::default());
     }
 }

@@ -7,8 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::{BACKEND_GONE, EndpointKey, Flow};
-use lb_common::pipeline::frontend_key;
-use lb_common::tuple::Tuple;
 
 use super::actual::{Actual, key_of};
 use crate::model::desired::Desired;
@@ -58,7 +56,8 @@ pub fn left(desired: &Desired, actual: &Actual, resting: &Resting) -> BTreeSet<(
     left
 }
 
-/// Says of a flow whether its backend is none of its service any more, from the flow and the tables as they were found.
+/// Says of a flow whether its backend is none of its service any more, from the flow and the tables as they were found. What
+/// the client speaks to is not asked: a flow outlives its frontend, and ends as the others of its service do.
 #[derive(Clone, Copy, Debug)]
 pub struct Strays<'a> {
     desired: &'a Desired,
@@ -71,11 +70,8 @@ impl<'a> Strays<'a> {
         Self { desired, actual }
     }
 
-    /// Whether a flow has to be ended.
-    ///
-    /// A service's number may be given to another one when it has gone, and flows to a backend that stays outlive it. So what
-    /// the number says counts only where the frontend that the client speaks to leads to that service too.
-    pub fn has(&self, tuple: &Tuple, flow: &Flow) -> bool {
+    /// Whether a flow has to be ended. No other service has its service's number ([`Reusable::retired`](super::Reusable)).
+    pub fn has(&self, flow: &Flow) -> bool {
         let (Some(service), Some(backend)) = (
             self.actual.services.get(&flow.service),
             self.actual.backends.get(&flow.backend),
@@ -85,16 +81,6 @@ impl<'a> Strays<'a> {
         backend.state != BACKEND_GONE
             && backend.generation == flow.generation
             && leaves(self.desired, service.identity, &key_of(backend))
-            && self.leads_to(tuple, flow.service)
-    }
-
-    /// Whether what a client speaks to is a frontend of a service.
-    fn leads_to(&self, tuple: &Tuple, service: u32) -> bool {
-        let key = frontend_key(tuple);
-        let frontends = &self.actual.frontends;
-        let every = || frontends.get(&EndpointKey { port: 0, ..key });
-        let frontend = frontends.get(&key).or_else(every);
-        frontend.is_some_and(|frontend| frontend.service == service)
     }
 }
 
@@ -106,9 +92,6 @@ pub(super) fn leaves(desired: &Desired, identity: u64, key: &EndpointKey) -> boo
 
 #[cfg(test)]
 mod tests {
-    use lb_common::abi::NETWORK_NODE;
-    use lb_common::address::Address;
-
     use super::super::tests::{desired, snapshot, tables};
     use super::*;
     use crate::model::snapshot::{BackendState, Snapshot};
@@ -176,29 +159,17 @@ mod tests {
         assert_eq!(found.len(), 1, "{found:?}");
     }
 
-    /// Flows of both twins to both of their backends, through published port and VIP, of which an agent that begins ends
-    /// some; the ends of port and address.
-    fn strays(before: &Snapshot, after: &Snapshot) -> Vec<(u16, u8)> {
+    /// Flows of both twins to both of their backends, of which an agent that begins ends some; their services and the ends of
+    /// addresses.
+    fn strays(before: &Snapshot, after: &Snapshot) -> Vec<(String, u8)> {
         let actual = Actual::read(&tables(before)).unwrap();
-        let after = desired(after);
+        let (before, after) = (desired(before), desired(after));
         let strays = Strays::new(&after, &actual);
         let mut found = Vec::new();
-        for (key, frontend) in &actual.frontends {
+        for (service, row) in &actual.services {
             for (backend, element) in &actual.backends {
-                let tuple = Tuple {
-                    destination: match key.network {
-                        NETWORK_NODE => Address::v4([192, 0, 2, 1]),
-                        _ => key.address,
-                    },
-                    source: Address::v4([203, 0, 113, 9]),
-                    source_port: 40_000,
-                    destination_port: key.port,
-                    protocol: key.protocol,
-                    network: key.network,
-                    v6: key.family == 6,
-                };
                 let flow = Flow {
-                    service: frontend.service,
+                    service: *service,
                     backend: *backend,
                     generation: element.generation,
                     ..Flow::default()
@@ -207,14 +178,12 @@ mod tests {
                     generation: flow.generation.wrapping_sub(1),
                     ..flow
                 };
-                assert!(!strays.has(&tuple, &older), "ended by the element's generation");
-                let elsewhere = Tuple {
-                    destination_port: 9,
-                    ..tuple
-                };
-                assert!(!strays.has(&elsewhere, &flow), "of one that had this number before");
-                if strays.has(&tuple, &flow) {
-                    found.push((key.port, element.address.v4_bytes()[3]));
+                assert!(!strays.has(&older), "ended by the element's generation");
+                let retired = Flow { service: 99, ..flow };
+                assert!(!strays.has(&retired), "of a service that went");
+                if strays.has(&flow) {
+                    let name = before.services[&row.identity].key.name.clone();
+                    found.push((name, element.address.v4_bytes()[3]));
                 }
             }
         }
@@ -228,11 +197,11 @@ mod tests {
         let mut after = before.clone();
         assert_eq!(strays(&before, &after), []);
         after.services[0].backends.remove(0);
-        assert_eq!(
-            strays(&before, &after),
-            [(30_080, 21), (80, 21)],
-            "VIP and published port"
-        );
+        assert_eq!(strays(&before, &after), [("web".to_owned(), 21)]);
+        // Those too whose frontend went before the agent did.
+        before.services[0].ports[0].published = None;
+        after.services[0].ports[0].published = None;
+        assert_eq!(strays(&before, &after), [("web".to_owned(), 21)]);
         // It is nobody's: its element ends all of its flows.
         after.services[1].backends.remove(0);
         assert_eq!(strays(&before, &after), []);

@@ -121,8 +121,8 @@ impl Mirror {
             nodes: self.rows.nodes.clone(),
             addresses: self.rows.addresses.clone(),
             elsewhere: Elsewhere {
-                services: self.rows.services.keys().next_back().copied().unwrap_or(0).max(1),
-                backends: self.rows.backends.keys().next_back().copied().unwrap_or(0).max(1),
+                services: highest(&self.rows.services).max(highest(&reusable.retired)).max(1),
+                backends: highest(&self.rows.backends).max(1),
             },
             ..Actual::default()
         };
@@ -240,6 +240,11 @@ fn forget_gone(backends: &mut BTreeMap<u32, abi::Backend>) {
         let highest = backends.keys().next_back().copied();
         backends.retain(|id, b| b.state != BACKEND_GONE || Some(*id) == highest);
     }
+}
+
+/// The highest number.
+fn highest<V>(numbers: &BTreeMap<u32, V>) -> u32 {
+    numbers.keys().next_back().copied().unwrap_or(0)
 }
 
 /// The keys of either, each once.

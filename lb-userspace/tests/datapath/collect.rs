@@ -102,7 +102,7 @@ fn elements_that_are_gone_are_looked_for_when_new_ones_become_scarce() {
         };
         store.set::<Flows4>(&FlowKey4::default(), &flow).expect("flow");
         let collector = Collector::new(Store::open(&loaded.directory, Access::Write).expect("store"));
-        let unused = || collector.walk().expect("walk").reusable.backends;
+        let unused = || collector.walk().expect("walk").unused;
         assert_eq!(unused(), BTreeMap::new());
         let ready = backend(abi::BACKEND_READY);
         for id in 5..abi::capacity::BACKENDS / 4 * 3 + 1 {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 
+use super::beyond::{Proof, Result as Came};
 use super::promises::{LONG, Promise};
 use super::{Findings, Outcome};
 
@@ -15,7 +16,8 @@ pub(super) fn write(promises: &[&Promise], findings: &Findings, long: bool) -> S
         let settings: Vec<_> = LONG.iter().map(|(name, value)| format!("`{name}={value}`")).collect();
         format!("the long run: {}", settings.join(", "))
     } else {
-        "the bounded run, as among all the other tests; `cargo xtask reliability --long` does all that is promised"
+        "the bounded run, as among all the other tests; `cargo xtask reliability --long` does all that is promised, libFuzzer and \
+         the oldest kernel among it"
             .into()
     };
     let _ = write!(
@@ -70,6 +72,25 @@ fn section(text: &mut String, promise: &Promise, findings: &Findings) {
     for (test, figure, value) in figures {
         let _ = writeln!(text, "| `{test}` | {figure} | {value} |");
     }
+    let mut beyond = findings.beyond(promise).peekable();
+    if beyond.peek().is_some() {
+        text.push_str("\n| by | figure | |\n|---|---|---:|\n");
+    }
+    for Proof { by, result, .. } in beyond {
+        let _ = match result {
+            Came::Held(what, count) => writeln!(text, "| {by} | {what} | {count} |"),
+            Came::Broken(why) => writeln!(text, "| {by} | **FAILED**: {} | |", row(why)),
+            Came::Absent(why) => writeln!(text, "| {by} | **did not run**: {} | |", row(why)),
+        };
+    }
+}
+
+/// As one cell of a table.
+fn row(text: &str) -> String {
+    text.split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .replace('|', "\\|")
 }
 
 /// As GitHub makes it of a heading.

@@ -83,6 +83,7 @@ pub(crate) const PROMISES: &[Promise] = &[
                     "drain::a_backend_of_two_services_drains_in_one_alone",
                     "drain::a_backend_of_two_services_is_removed_from_one_alone",
                     "drain::what_left_one_of_its_services_while_no_agent_ran_is_gone_when_one_is_back",
+                    "drain::flows_of_what_was_closed_before_a_restart_end_as_without_one",
                     "backends::a_draining_backend_keeps_its_connections_and_gets_no_new_one",
                     "backends::connections_of_a_removed_backend_are_reset_at_once",
                     "backends::udp_moves_at_once",
@@ -153,13 +154,18 @@ pub(crate) const PROMISES: &[Promise] = &[
     Promise {
         name: "fragments",
         title: "Fragments stay together",
-        claim: "Fragments of a packet for a service reach the backend of their first one. Those that come before it are \
-                dropped and counted where a VIP or the tunnel is their way, and left to the node's own stack elsewhere.",
+        claim: "Fragments of a packet for a service reach the backend of their first one, in whatever order they follow it. \
+                Those that come before it are lost with their datagram, and each is counted: where a VIP or the tunnel is \
+                their way they are dropped (`fragment_without_first`); elsewhere they may be the node's own and are left to \
+                its stack, and counted (`fragment_before_first`) when the first one says that they were a service's.",
         tests: &[
             tests(
                 "lb-tests",
                 "netns",
-                &["errors::datagrams_in_fragments_arrive_whole_both_ways"],
+                &[
+                    "errors::datagrams_in_fragments_arrive_whole_both_ways",
+                    "fragments::fragments_that_overtake_each_other_arrive_or_are_counted",
+                ],
             ),
             tests("lb-tests", "packet", &["fixtures::every_fixture_agrees"]),
         ],

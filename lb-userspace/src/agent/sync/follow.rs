@@ -133,6 +133,8 @@ impl Synchronizer {
             basis: Arc::clone(&basis),
             ..Outcome::default()
         };
+        let now = Instant::now();
+        plan.ops.iter().for_each(|op| self.reusable.note(op, now));
         if report.is_complete() {
             plan.ops[..report.done].iter().for_each(|op| mirror.note(op));
             if let Some(resting) = &mut self.resting {
