@@ -7,7 +7,7 @@ use super::Synchronised;
 /// Everything is looked at again this often, whether or not something is known to have changed.
 pub(super) const RESYNC: Duration = Duration::from_secs(30);
 /// and, where that takes long, only after so many times as long.
-const RESYNC_SHARE: u32 = 2_000;
+const RESYNC_SHARE: u32 = 4_000;
 /// To start, and to compare all tables, needs memory for a moment only: so long after, it is given back.
 const TIDY: Duration = Duration::from_secs(1);
 /// After a failure the next try follows this soon; after the next one twice as late, up to [`RESYNC`].

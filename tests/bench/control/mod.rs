@@ -30,7 +30,8 @@ const PEER_CHANGES: usize = 15;
 const ROUNDS: usize = 5;
 /// After which an agent has nothing left to do.
 const SETTLED: Duration = Duration::from_secs(3);
-const REST: Duration = Duration::from_secs(10);
+/// Longer than what is done now and then is apart.
+const REST: Duration = Duration::from_secs(60);
 
 const SYNC: &str = "whole state read anew";
 const BEHIND: &str = "change right behind a whole state";
@@ -87,15 +88,15 @@ pub(crate) fn measure(effort: Effort, data: &mut Data) -> Result<()> {
         let changes = data.values(&case, OURS).unwrap_or_default().to_vec();
         data.add(&format!("{case}: p99"), OURS, "ms", percentiles(changes)[1]);
     }
-    peers(effort, data)?;
-    memory(&scene, data)?;
+    // Of an agent without flows: what they cost, they cost while they come and go.
     std::thread::sleep(SETTLED);
     let rest = if effort.quick { REST / 2 } else { REST };
     let before = used(scene.agent()?)?;
     std::thread::sleep(rest);
     let share = between(&before, &used(scene.agent()?)?) / rest.as_secs_f64() * 100.0;
     data.add(&sized(IDLE, LARGE), OURS, "%", share);
-    Ok(())
+    peers(effort, data)?;
+    memory(&scene, data)
 }
 
 /// What it takes the programs that put rules in force: alone, without anybody who finds out what they should be.
