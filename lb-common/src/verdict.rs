@@ -89,6 +89,7 @@ reasons! {
     PassMalformed = 34 Pass "malformed" "Headers that are truncated, contradict themselves, or name a sender that nobody is.";
     PassIcmpError = 35 Pass "icmp_error" "ICMP error about a packet of no flow. XDP leaves all of them to tc.";
     PassPathMtu = 36 Pass "path_mtu" "ICMP error: the way to another node is narrower than the tunnel. Remembered, and left to the kernel's stack.";
+    PassTunnelError = 37 Pass "tunnel_error" "ICMP error, other than too big, about a packet of the tunnel: on its way to another node something refuses or loses it. Left to the kernel's stack.";
 
     DropFlowTableFull = 41 Drop "flow_table_full" "No room for a new flow.";
     DropTtl = 42 Drop "ttl_exceeded" "TTL or hop limit used up.";

@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
     /// netns.
     #[arg(long, value_name = "VERSION")]
     kernel: Option<String>,
-    /// There, every test that fits; without it, a choice that takes a quarter of the time.
+    /// There, every test that fits, which takes an hour or more; without it, a choice.
     #[arg(long, requires = "kernel")]
     all: bool,
 }

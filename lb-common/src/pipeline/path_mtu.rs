@@ -17,7 +17,8 @@ pub const EXPIRES: u32 = (600_000_000_000_u64 >> crate::abi::TICK_SHIFT) as u32;
 /// Less than this nobody is believed: of IPv4 the kernel's own least (`ip_rt_min_pmtu`), of IPv6 that of the protocol.
 const LEAST: [u32; 2] = [552, 1280];
 
-/// Whether an error is about a packet of ours in the tunnel, `quoted`; then what it says is noted.
+/// Whether an error is about a packet of ours in the tunnel, `quoted`; then what it says of the width is noted. What else it
+/// says is counted: it goes to no client, who did not send that packet.
 #[inline(always)]
 pub(super) fn learn<P: Packet, T: Tables>(
     packet: &P,
@@ -34,7 +35,10 @@ pub(super) fn learn<P: Packet, T: Tables>(
         Some(a) if a.flags & NODE_LOCAL == 0 => a.node,
         _ => return None,
     };
-    let mtu = icmp::next_mtu(packet, h)?.max(LEAST[h.tuple.v6 as usize]);
+    let Some(mtu) = icmp::next_mtu(packet, h) else {
+        return Some(Verdict::pass(Reason::PassTunnelError));
+    };
+    let mtu = mtu.max(LEAST[h.tuple.v6 as usize]);
     if mtu >= u32::from(settings.tunnel_mtu) {
         return None;
     }

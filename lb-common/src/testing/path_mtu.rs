@@ -54,6 +54,11 @@ fn of(case: Case) -> Vec<Fixture> {
         step.passes(reason)
             .then(|tables| assert!(tables.path_mtus.borrow().is_empty()))
     };
+    let refused = |code: u8| {
+        let kind = (if case.v6 { 1 } else { 3 }, code);
+        let step = said(error(case, (own, 50_000).into(), tunnel, kind, 0));
+        nothing(step, Reason::PassTunnelError)
+    };
     let room = usize::from(NARROW) - too_big::overhead(case.v6);
     let (big, answer) = too_big::packet(case, room, room + 1);
     let (fits, _) = too_big::packet(case, room, room);
@@ -90,6 +95,13 @@ fn of(case: Case) -> Vec<Fixture> {
             world(),
         )
         .step(learns(least, 68)),
+        Fixture::new(
+            name("refused"),
+            "that the other node cannot be reached, or does not want the tunnel, is counted, changes nothing and goes to nobody",
+            world(),
+        )
+        .step(refused(1))
+        .step(refused(if case.v6 { 4 } else { 3 })),
         Fixture::new(
             name("wider"),
             "an error that promises more than the tunnel takes anyway is none of ours",

@@ -80,7 +80,7 @@ const NETNS: &[&str] = &[
     "drain::a_backend_of_two_services_is_removed_from_one_alone",
     "drain::a_port_that_is_used_again_leaves_a_draining_backend",
     "drain::the_end_of_a_drain_resets_what_is_left_with_its_next_packet",
-    "drain::what_left_one_of_its_services_while_no_agent_ran_is_gone_when_one_is_back",
+    "drain::restart::what_left_one_of_its_services_while_no_agent_ran_is_gone_when_one_is_back",
     "drain::where_nothing_else_is_left_draining_backends_go_on_serving",
     "errors::a_backend_hears_that_its_client_is_gone",
     "errors::a_backend_learns_of_a_narrow_link_behind_a_router",
