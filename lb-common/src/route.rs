@@ -73,12 +73,12 @@ impl Kept {
 
     /// What is kept of a route that [`Kept::takes`].
     #[inline(always)]
-    pub const fn new(question: Question, route: &Route, now: u32) -> Self {
+    pub const fn new(question: Question, route: &Route) -> Self {
         Self {
             source: question.source,
             destination: question.destination,
             incoming: question.incoming,
-            asked: now,
+            asked: route.asked,
             ifindex: route.ifindex,
             takes_frames: route.takes_frames as u32,
             source_mac: route.source,
@@ -106,6 +106,7 @@ impl Kept {
             source: self.source_mac,
             destination: self.destination_mac,
             takes_frames: self.takes_frames != 0,
+            asked: self.asked,
         }
     }
 }
@@ -122,6 +123,7 @@ mod tests {
         source: [1; 6],
         destination: [2; 6],
         takes_frames: true,
+        asked: 1000,
     };
 
     fn question() -> Question {
@@ -132,7 +134,8 @@ mod tests {
     #[test]
     fn it_answers_for_fifty_milliseconds_and_not_before_it_was_asked() {
         for asked in [1000, u32::MAX - 3] {
-            let kept = Kept::new(question(), &ROUTE, asked);
+            let route = Route { asked, ..ROUTE };
+            let kept = Kept::new(question(), &route);
             for later in 0..=FRESH {
                 assert!(
                     kept.answers(question(), asked.wrapping_add(later)),
@@ -141,12 +144,12 @@ mod tests {
             }
             assert!(!kept.answers(question(), asked.wrapping_add(FRESH + 1)));
             assert!(!kept.answers(question(), asked.wrapping_sub(1)));
-            assert_eq!(kept.route(), ROUTE);
+            assert_eq!(kept.route(), route);
             let held_back = Route {
                 takes_frames: false,
-                ..ROUTE
+                ..route
             };
-            assert_eq!(Kept::new(question(), &held_back, asked).route(), held_back);
+            assert_eq!(Kept::new(question(), &held_back).route(), held_back);
         }
         assert!(
             (45..=50).contains(&FRESH),
@@ -156,7 +159,7 @@ mod tests {
 
     #[test]
     fn it_answers_no_other_question() {
-        let kept = Kept::new(question(), &ROUTE, 1000);
+        let kept = Kept::new(question(), &ROUTE);
         for word in 0..4 {
             for bit in 0..32 {
                 let (mut source, mut destination) = (question(), question());
@@ -189,6 +192,7 @@ mod tests {
             ifindex: 0,
             source: [0; 6],
             destination: [0; 6],
+            asked: 0,
             ..ROUTE
         };
         let zeros = Question {
@@ -197,7 +201,7 @@ mod tests {
             incoming: 0,
         };
         // As the kernel makes it, a moment after it has started.
-        let empty = Kept::new(zeros, &nothing, 0);
+        let empty = Kept::new(zeros, &nothing);
         assert!(!empty.answers(question(), 1));
         assert!(
             !empty.answers(Question { incoming: 1, ..zeros }, 1),

@@ -11,6 +11,7 @@ use crate::flow::{self, Opening, Step};
 use crate::pipeline::{self, Found, Work};
 use crate::tuple::Tuple;
 use crate::verdict::Reason;
+use crate::way::KeptWay;
 use crate::wire::parse::Headers;
 
 /// A flow in its table; changes go straight there.
@@ -66,6 +67,8 @@ pub struct Route {
     pub destination: [u8; 6],
     /// Whether the interface takes frames from XDP ([`crate::route::takes_frames`]); false where no program of XDP asks.
     pub takes_frames: bool,
+    /// Tick at which the kernel was asked, where answers are kept.
+    pub asked: u32,
 }
 
 /// What is known of a next hop.
@@ -169,6 +172,16 @@ pub trait Tables {
 
     /// Adds to a service's counters.
     fn count_service(&self, service: u32, flows: u32, bytes: usize, reply: bool);
+
+    /// The way to a node that is kept, or another one in its place.
+    #[inline(always)]
+    fn kept_way(&self, _node: u32) -> Option<Self::Ref<KeptWay>> {
+        None
+    }
+
+    /// Keeps the way to a node, where ways are kept.
+    #[inline(always)]
+    fn keep_way(&self, _node: u32, _way: &KeptWay) {}
 
     /// Where the kernel would send a packet.
     fn route(&self, source: &Address, destination: &Address, v6: bool) -> Route;

@@ -177,6 +177,7 @@ impl Kernel {
         self.array(abi::Marks::NAME, &tables.marks(), capacity::MARKS)?;
         // What the kernel said of routes in another world.
         self.zero::<[u32; 15]>("routes", 256)?;
+        self.zero::<[u32; 20]>("ways", 256)?;
         self.zero::<Counter>(abi::COUNTERS, capacity::COUNTERS)?;
         self.zero::<ServiceCounter>(abi::SERVICE_COUNTERS, ELEMENTS)
     }

@@ -103,9 +103,11 @@ pub fn decrement_ttl<P: Packet>(packet: &mut P, h: &mut Headers) -> Option<()> {
     if h.tuple.v6 {
         packet.store_uncovered(h.l3 + 7, ttl)?;
     } else {
-        // The next byte is the protocol, so that the change is the same for every packet; then the checksum.
+        // The next byte is the protocol, then comes the checksum: what it is one less of it has one more of (RFC 1141).
         let [_, protocol, sum @ ..] = packet.load::<4>(h.l3 + 8)?;
-        let sum = const { Diff::ZERO.change2([1, 0], [0, 0]) }.apply(sum);
+        let sum = u32::from(u16::from_ne_bytes(sum)) + u32::from(u16::from_ne_bytes([1, 0]));
+        let sum = (sum + u32::from(sum >= 0xffff)) as u16;
+        let sum = sum.to_ne_bytes();
         packet.store(h.l3 + 8, [ttl, protocol, sum[0], sum[1]])?;
     }
     h.ttl = ttl;
