@@ -111,6 +111,46 @@ impl Kept {
     }
 }
 
+/// Where what is known of an interface of the node is kept.
+#[inline(always)]
+pub const fn interface_place(ifindex: u32) -> u32 {
+    ifindex & ((1 << PLACES_SHIFT) - 1)
+}
+
+/// What the agent has said of an interface of the node that packets leave by. Zeros: nothing is kept here.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeptInterface {
+    interface: Interface,
+    ifindex: u32,
+    /// Tick at which it was looked up.
+    asked: u32,
+}
+
+impl KeptInterface {
+    /// As it was looked up at tick `now`.
+    #[inline(always)]
+    pub const fn new(interface: Interface, ifindex: u32, now: u32) -> Self {
+        Self {
+            interface,
+            ifindex,
+            asked: now,
+        }
+    }
+
+    /// Whether this is that interface, as it was a moment ago.
+    #[inline(always)]
+    pub const fn is(&self, ifindex: u32, now: u32) -> bool {
+        self.ifindex == ifindex && now.wrapping_sub(self.asked) <= FRESH
+    }
+
+    /// What was said.
+    #[inline(always)]
+    pub const fn interface(&self) -> &Interface {
+        &self.interface
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -207,6 +247,20 @@ mod tests {
             !empty.answers(Question { incoming: 1, ..zeros }, 1),
             "no interface has the index 0"
         );
+    }
+
+    #[test]
+    fn an_interface_is_kept_as_long_as_a_route() {
+        let interface = Interface {
+            network: 5,
+            ..Interface::default()
+        };
+        let kept = KeptInterface::new(interface, 7, 1000);
+        assert!(kept.is(7, 1000) && kept.is(7, 1000 + FRESH));
+        assert!(!kept.is(8, 1000) && !kept.is(7, 1001 + FRESH) && !kept.is(7, 999));
+        assert_eq!(*kept.interface(), interface);
+        assert!(interface_place(u32::MAX) < 1 << PLACES_SHIFT);
+        assert_ne!(interface_place(7), interface_place(8));
     }
 
     #[test]

@@ -96,6 +96,11 @@ pub trait Tables {
     fn settings(&self) -> Option<Self::Ref<Settings>>;
     /// By namespace and interface index.
     fn interface(&self, key: InterfaceKey) -> Option<Self::Ref<Interface>>;
+    /// An interface of the node that packets leave by. It may be as it was a moment ago ([`crate::route`]).
+    #[inline(always)]
+    fn way_out(&self, ifindex: u32) -> Option<Self::Ref<Interface>> {
+        self.interface(InterfaceKey::node(ifindex))
+    }
     /// Whether there may be a frontend, or a flow to one, on this port of the node's own network ([`crate::abi::port_mark`]).
     fn publishes(&self, protocol: u8, port: u16) -> bool;
     /// By address, port and protocol.

@@ -10,7 +10,7 @@ use lb_common::abi::{
 };
 use lb_common::address::Address;
 use lb_common::pipeline::Work;
-use lb_common::route::{self, Kept};
+use lb_common::route::{self, Kept, KeptInterface};
 use lb_common::way::{self, KeptWay};
 
 // Memory grows with the entries, not with the capacity; and an element of a small table stays warm in the cache.
@@ -71,6 +71,7 @@ array! {
     service_counters: PerCpuArray ServiceCounter, capacity::SERVICES;
     scratch: PerCpuArray Scratch, 1;
     routes: PerCpuArray Kept, 1 << route::PLACES_SHIFT;
+    outputs: PerCpuArray KeptInterface, 1 << route::PLACES_SHIFT;
     ways: PerCpuArray KeptWay, 1 << way::PLACES_SHIFT;
 }
 

@@ -4,9 +4,9 @@
 use core::mem::size_of;
 
 use aya_ebpf::helpers::bpf_fib_lookup;
-use lb_common::abi::InterfaceKey;
+use lb_common::abi::{Interface, InterfaceKey};
 use lb_common::address::Address;
-use lb_common::route::{Kept, Question, takes_frames};
+use lb_common::route::{Kept, KeptInterface, Question, interface_place, takes_frames};
 use lb_common::tables::{NextHop, Route, Tables as _};
 use lb_common::way::{self, KeptWay};
 
@@ -48,6 +48,24 @@ impl<const KEEP: bool> Maps<KEEP> {
             *kept = Kept::new(question, &route);
         }
         route
+    }
+
+    /// As [`lb_common::tables::Tables::way_out`].
+    #[inline(always)]
+    pub(crate) fn find_interface(&self, ifindex: u32) -> Option<&'static Interface> {
+        if !KEEP {
+            return self.interface(InterfaceKey::node(ifindex));
+        }
+        let kept = maps::outputs.get_ptr_mut(interface_place(ifindex))?;
+        // SAFETY: this CPU's own elements.
+        unsafe {
+            let now = (*self.scratch).clock.now;
+            if !(*kept).is(ifindex, now) {
+                let found = self.interface(InterfaceKey::node(ifindex))?;
+                *kept = KeptInterface::new(*found, ifindex, now);
+            }
+            Some((*kept).interface())
+        }
     }
 
     /// As [`lb_common::tables::Tables::kept_way`].

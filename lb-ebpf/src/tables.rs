@@ -257,6 +257,11 @@ impl<const KEEP: bool> Tables for Maps<KEEP> {
     }
 
     #[inline(always)]
+    fn way_out(&self, ifindex: u32) -> Option<&'static Interface> {
+        self.find_interface(ifindex)
+    }
+
+    #[inline(always)]
     fn publishes(&self, protocol: u8, port: u16) -> bool {
         let (element, bit) = port_mark(protocol, port);
         maps::marks.get(element).is_some_and(|bits| bits & bit != 0)

@@ -150,6 +150,7 @@ impl Kernel {
         // What the kernel said of routes in another world.
         self.zero::<[u32; 15]>("routes", 256)?;
         self.zero::<[u32; 20]>("ways", 256)?;
+        self.zero::<[u32; 6]>("outputs", 256)?;
         self.refill(tables)
     }
 

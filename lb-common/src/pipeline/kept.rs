@@ -6,6 +6,7 @@ use crate::abi::{Backend, TCP};
 use crate::tables::{Env, Tables};
 use crate::verdict::{Action, Reason, Verdict};
 use crate::way::KeptWay;
+use crate::wire::parse::Headers;
 use crate::wire::tunnel::{self, Direction, Label};
 use crate::wire::{ETHERNET, Hook, Packet, mss, rewrite, tcp};
 
@@ -61,14 +62,23 @@ fn follow<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mu
         }
     }
     tables.count_service(work.opening.chosen.service, 0, h.ip_length, false);
-    let (length, source_port) = (packet.len() - ETHERNET, tunnel::source_port(&h.tuple));
-    let room = tunnel::overhead(way.is_v6());
-    if rewrite::decrement_ttl(packet, h)
-        .and_then(|()| packet.insert(room, way.is_v6(), true))
-        .is_none()
-    {
-        return REFUSED;
+    let done = if way.is_v6() {
+        wrap::<P, true>(packet, h, &way, backend)
+    } else {
+        wrap::<P, false>(packet, h, &way, backend)
+    };
+    match done {
+        Some(()) => way.ifindex(),
+        None => REFUSED,
     }
+}
+
+/// Encapsulates a packet; both headers are of one family.
+#[inline(always)]
+fn wrap<P: Packet, const V6: bool>(packet: &mut P, h: &Headers, way: &KeptWay, backend: &Backend) -> Option<()> {
+    let (length, ttl, source_port) = (packet.len() - ETHERNET, h.ttl, tunnel::source_port(&h.tuple));
+    packet.insert(tunnel::overhead(V6), V6, true)?;
+    rewrite::lower_ttl(packet, ETHERNET + tunnel::overhead(V6), ttl, V6)?;
     // What is read before the kernel is called would have to be kept on the stack.
     let label = Label {
         direction: Direction::Forward,
@@ -76,10 +86,7 @@ fn follow<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mu
         network: backend.network,
         backend: backend.address,
     };
-    match tunnel::write_headers(packet, length, &way, source_port, &label) {
-        Some(()) => way.ifindex(),
-        None => REFUSED,
-    }
+    tunnel::write_headers::<P, V6>(packet, length, way, source_port, &label)
 }
 
 /// Keeps the way that was worked out for a packet.

@@ -102,7 +102,7 @@ pub fn encapsulate<P: Packet>(
 
 /// Writes the headers of a way that is kept, Ethernet's among them, where room was made for them; otherwise as [`encapsulate`].
 #[inline(always)]
-pub fn write_headers<P: Packet>(
+pub fn write_headers<P: Packet, const V6: bool>(
     packet: &mut P,
     length: usize,
     way: &KeptWay,
@@ -112,7 +112,7 @@ pub fn write_headers<P: Packet>(
     let udp_length = udp_length(length);
     let (source, destination) = way.addresses();
     packet.store_words(0, way.macs())?;
-    if way.is_v6() {
+    if V6 {
         packet.store(12, ethertype::IPV6.to_be_bytes())?;
         packet.store_words(ETHERNET, header_v6(udp_length, &source, &destination))?;
         packet.store_words(ETHERNET + 40, framing(udp_length, source_port, way.port(), true, label))
