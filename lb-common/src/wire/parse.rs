@@ -45,8 +45,8 @@ impl Headers {
         P::FRAGMENTS && self.l4_length == 0
     }
 
-    /// Length of the largest IP packet that is sent of it, if the kernel carries segments of so many bytes in one buffer; 0: it does
-    /// not.
+    /// Length of the largest IP packet that is sent of it; `segment`: bytes of each segment, if the kernel carries several in one
+    /// buffer, else 0.
     #[inline(always)]
     pub fn sent_length(&self, segment: usize) -> usize {
         match segment {
