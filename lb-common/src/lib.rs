@@ -12,7 +12,7 @@
 //! | [`tuple`] | who speaks to whom: the key of flows |
 //! | [`tables`] | the [`tables::Tables`] trait |
 //! | [`select`], [`flow`], [`track`] | which backend, which flow, how long it lives |
-//! | [`route`] | which routes are kept, and for how long |
+//! | [`route`], [`way`] | which routes are kept, and for how long; the same of ways to other nodes |
 //! | [`pressure`] | what becomes of new flows when a table is full |
 //! | [`collect`] | removal of what is dead |
 //! | [`answer`] | RST, ICMP errors, echo, ARP and neighbour advertisements |
@@ -39,4 +39,5 @@ pub mod testing;
 pub mod track;
 pub mod tuple;
 pub mod verdict;
+pub mod way;
 pub mod wire;

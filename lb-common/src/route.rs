@@ -73,12 +73,12 @@ impl Kept {
 
     /// What is kept of a route that [`Kept::takes`].
     #[inline(always)]
-    pub const fn new(question: Question, route: &Route, now: u32) -> Self {
+    pub const fn new(question: Question, route: &Route) -> Self {
         Self {
             source: question.source,
             destination: question.destination,
             incoming: question.incoming,
-            asked: now,
+            asked: route.asked,
             ifindex: route.ifindex,
             takes_frames: route.takes_frames as u32,
             source_mac: route.source,
@@ -106,7 +106,48 @@ impl Kept {
             source: self.source_mac,
             destination: self.destination_mac,
             takes_frames: self.takes_frames != 0,
+            asked: self.asked,
         }
+    }
+}
+
+/// Where what is known of an interface of the node is kept.
+#[inline(always)]
+pub const fn interface_place(ifindex: u32) -> u32 {
+    ifindex & ((1 << PLACES_SHIFT) - 1)
+}
+
+/// What the agent has said of an interface of the node that packets leave by. Zeros: nothing is kept here.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeptInterface {
+    interface: Interface,
+    ifindex: u32,
+    /// Tick at which it was looked up.
+    asked: u32,
+}
+
+impl KeptInterface {
+    /// As it was looked up at tick `now`.
+    #[inline(always)]
+    pub const fn new(interface: Interface, ifindex: u32, now: u32) -> Self {
+        Self {
+            interface,
+            ifindex,
+            asked: now,
+        }
+    }
+
+    /// Whether this is that interface, as it was a moment ago.
+    #[inline(always)]
+    pub const fn is(&self, ifindex: u32, now: u32) -> bool {
+        self.ifindex == ifindex && now.wrapping_sub(self.asked) <= FRESH
+    }
+
+    /// What was said.
+    #[inline(always)]
+    pub const fn interface(&self) -> &Interface {
+        &self.interface
     }
 }
 
@@ -122,6 +163,7 @@ mod tests {
         source: [1; 6],
         destination: [2; 6],
         takes_frames: true,
+        asked: 1000,
     };
 
     fn question() -> Question {
@@ -132,7 +174,8 @@ mod tests {
     #[test]
     fn it_answers_for_fifty_milliseconds_and_not_before_it_was_asked() {
         for asked in [1000, u32::MAX - 3] {
-            let kept = Kept::new(question(), &ROUTE, asked);
+            let route = Route { asked, ..ROUTE };
+            let kept = Kept::new(question(), &route);
             for later in 0..=FRESH {
                 assert!(
                     kept.answers(question(), asked.wrapping_add(later)),
@@ -141,12 +184,12 @@ mod tests {
             }
             assert!(!kept.answers(question(), asked.wrapping_add(FRESH + 1)));
             assert!(!kept.answers(question(), asked.wrapping_sub(1)));
-            assert_eq!(kept.route(), ROUTE);
+            assert_eq!(kept.route(), route);
             let held_back = Route {
                 takes_frames: false,
-                ..ROUTE
+                ..route
             };
-            assert_eq!(Kept::new(question(), &held_back, asked).route(), held_back);
+            assert_eq!(Kept::new(question(), &held_back).route(), held_back);
         }
         assert!(
             (45..=50).contains(&FRESH),
@@ -156,7 +199,7 @@ mod tests {
 
     #[test]
     fn it_answers_no_other_question() {
-        let kept = Kept::new(question(), &ROUTE, 1000);
+        let kept = Kept::new(question(), &ROUTE);
         for word in 0..4 {
             for bit in 0..32 {
                 let (mut source, mut destination) = (question(), question());
@@ -189,6 +232,7 @@ mod tests {
             ifindex: 0,
             source: [0; 6],
             destination: [0; 6],
+            asked: 0,
             ..ROUTE
         };
         let zeros = Question {
@@ -197,12 +241,26 @@ mod tests {
             incoming: 0,
         };
         // As the kernel makes it, a moment after it has started.
-        let empty = Kept::new(zeros, &nothing, 0);
+        let empty = Kept::new(zeros, &nothing);
         assert!(!empty.answers(question(), 1));
         assert!(
             !empty.answers(Question { incoming: 1, ..zeros }, 1),
             "no interface has the index 0"
         );
+    }
+
+    #[test]
+    fn an_interface_is_kept_as_long_as_a_route() {
+        let interface = Interface {
+            network: 5,
+            ..Interface::default()
+        };
+        let kept = KeptInterface::new(interface, 7, 1000);
+        assert!(kept.is(7, 1000) && kept.is(7, 1000 + FRESH));
+        assert!(!kept.is(8, 1000) && !kept.is(7, 1001 + FRESH) && !kept.is(7, 999));
+        assert_eq!(*kept.interface(), interface);
+        assert!(interface_place(u32::MAX) < 1 << PLACES_SHIFT);
+        assert_ne!(interface_place(7), interface_place(8));
     }
 
     #[test]

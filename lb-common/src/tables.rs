@@ -11,6 +11,7 @@ use crate::flow::{self, Opening, Step};
 use crate::pipeline::{self, Found, Work};
 use crate::tuple::Tuple;
 use crate::verdict::Reason;
+use crate::way::KeptWay;
 use crate::wire::parse::Headers;
 
 /// A flow in its table; changes go straight there.
@@ -66,6 +67,8 @@ pub struct Route {
     pub destination: [u8; 6],
     /// Whether the interface takes frames from XDP ([`crate::route::takes_frames`]); false where no program of XDP asks.
     pub takes_frames: bool,
+    /// Tick at which the kernel was asked, where answers are kept.
+    pub asked: u32,
 }
 
 /// What is known of a next hop.
@@ -93,6 +96,11 @@ pub trait Tables {
     fn settings(&self) -> Option<Self::Ref<Settings>>;
     /// By namespace and interface index.
     fn interface(&self, key: InterfaceKey) -> Option<Self::Ref<Interface>>;
+    /// An interface of the node that packets leave by. It may be as it was a moment ago ([`crate::route`]).
+    #[inline(always)]
+    fn way_out(&self, ifindex: u32) -> Option<Self::Ref<Interface>> {
+        self.interface(InterfaceKey::node(ifindex))
+    }
     /// Whether there may be a frontend, or a flow to one, on this port of the node's own network ([`crate::abi::port_mark`]).
     fn publishes(&self, protocol: u8, port: u16) -> bool;
     /// By address, port and protocol.
@@ -172,6 +180,16 @@ pub trait Tables {
 
     /// Adds to a service's counters.
     fn count_service(&self, service: u32, flows: u32, bytes: usize, reply: bool);
+
+    /// The way to a node that is kept, or another one in its place.
+    #[inline(always)]
+    fn kept_way(&self, _node: u32) -> Option<Self::Ref<KeptWay>> {
+        None
+    }
+
+    /// Keeps the way to a node, where ways are kept.
+    #[inline(always)]
+    fn keep_way(&self, _node: u32, _way: &KeptWay) {}
 
     /// Where the kernel would send a packet.
     fn route(&self, source: &Address, destination: &Address, v6: bool) -> Route;

@@ -1,11 +1,12 @@
 //! Every fixture on the pure pipeline. The same ones run through the real object in the packet tests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::NETWORK_NODE;
+use lb_common::route::FRESH;
 use lb_common::testing::fixture::{Entry, Step, run};
 use lb_common::testing::fixtures;
-use lb_common::testing::world::{CLIENT_IF, Case, NETWORK, NOW, Place, World};
+use lb_common::testing::world::{CLIENT_IF, Case, NETWORK, NODE_IF, NOW, Place, SECOND_IF, World};
 use lb_common::verdict::Reason;
 
 #[test]
@@ -23,6 +24,49 @@ fn every_fixture_holds() {
         failed.len(),
         all.len()
     );
+}
+
+/// A way that is kept leads where one leads that is worked out anew.
+#[test]
+fn every_fixture_holds_on_ways_that_are_kept() {
+    let mut kept = 0;
+    for fixture in fixtures() {
+        let first = fixture.world.clone();
+        first.tables.ways.replace(Some(BTreeMap::new()));
+        fixture.run_in(&first);
+        let second = fixture.world.clone();
+        kept += usize::from(first.tables.ways.borrow().as_ref().is_some_and(|ways| !ways.is_empty()));
+        second.tables.ways.replace(first.tables.ways.take());
+        fixture.run_in(&second);
+    }
+    assert!(kept >= 20, "only {kept} fixtures take a way that may be kept");
+}
+
+/// For fifty milliseconds a way is followed as it was; no other packet takes it.
+#[test]
+fn a_kept_way_is_followed_until_it_is_old() {
+    for case in Case::ALL {
+        let mut world = World::new().serve(case, &[Place::Node2]);
+        let step = Step::new(Entry::XdpNode, NODE_IF, case.opening().build());
+        world.tables.ways.replace(Some(BTreeMap::new()));
+        let sent = |world: &World, step: &Step, now: u32| {
+            let output = run(&world.tables, &step.input, now);
+            assert_eq!(output.verdict.reason, Reason::ForwardTunnel);
+            output.frame[..6].to_vec()
+        };
+        let before = sent(&world, &step, NOW);
+        for path in &mut world.tables.paths {
+            path.route.destination = [7; 6];
+        }
+        assert_eq!(sent(&world, &step, NOW + FRESH), before);
+        // Another interface, and another of the node's addresses, have ways of their own.
+        let elsewhere = Step::new(Entry::TcNode, SECOND_IF, case.opening().build());
+        assert_eq!(sent(&world, &elsewhere, NOW), [7; 6]);
+        for path in &mut world.tables.paths {
+            (path.route.destination, path.route.asked) = ([8; 6], NOW + 1);
+        }
+        assert_eq!(sent(&world, &elsewhere, NOW + FRESH + 1), [8; 6], "too old");
+    }
 }
 
 #[test]

@@ -10,7 +10,8 @@ use lb_common::abi::{
 };
 use lb_common::address::Address;
 use lb_common::pipeline::Work;
-use lb_common::route::{Kept, PLACES_SHIFT};
+use lb_common::route::{self, Kept, KeptInterface};
+use lb_common::way::{self, KeptWay};
 
 // Memory grows with the entries, not with the capacity; and an element of a small table stays warm in the cache.
 const GROW: usize = BPF_F_NO_PREALLOC as usize;
@@ -69,7 +70,9 @@ array! {
     counters: PerCpuArray Counter, capacity::COUNTERS;
     service_counters: PerCpuArray ServiceCounter, capacity::SERVICES;
     scratch: PerCpuArray Scratch, 1;
-    routes: PerCpuArray Kept, 1 << PLACES_SHIFT;
+    routes: PerCpuArray Kept, 1 << route::PLACES_SHIFT;
+    outputs: PerCpuArray KeptInterface, 1 << route::PLACES_SHIFT;
+    ways: PerCpuArray KeptWay, 1 << way::PLACES_SHIFT;
 }
 
 /// Its key is a [`SourceKey`].

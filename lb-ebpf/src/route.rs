@@ -4,10 +4,11 @@
 use core::mem::size_of;
 
 use aya_ebpf::helpers::bpf_fib_lookup;
-use lb_common::abi::InterfaceKey;
+use lb_common::abi::{Interface, InterfaceKey};
 use lb_common::address::Address;
-use lb_common::route::{Kept, Question, takes_frames};
+use lb_common::route::{Kept, KeptInterface, Question, interface_place, takes_frames};
 use lb_common::tables::{NextHop, Route, Tables as _};
+use lb_common::way::{self, KeptWay};
 
 use crate::maps::{self, RouteQuery};
 use crate::tables::Maps;
@@ -43,9 +44,48 @@ impl<const KEEP: bool> Maps<KEEP> {
                 Some(interface) => takes_frames(interface),
                 None => false,
             };
-            *kept = Kept::new(question, &route, now);
+            route.asked = now;
+            *kept = Kept::new(question, &route);
         }
         route
+    }
+
+    /// As [`lb_common::tables::Tables::way_out`].
+    #[inline(always)]
+    pub(crate) fn find_interface(&self, ifindex: u32) -> Option<&'static Interface> {
+        if !KEEP {
+            return self.interface(InterfaceKey::node(ifindex));
+        }
+        let kept = maps::outputs.get_ptr_mut(interface_place(ifindex))?;
+        // SAFETY: this CPU's own elements.
+        unsafe {
+            let now = (*self.scratch).clock.now;
+            if !(*kept).is(ifindex, now) {
+                let found = self.interface(InterfaceKey::node(ifindex))?;
+                *kept = KeptInterface::new(*found, ifindex, now);
+            }
+            Some((*kept).interface())
+        }
+    }
+
+    /// As [`lb_common::tables::Tables::kept_way`].
+    #[inline(always)]
+    pub(crate) fn find_way(&self, node: u32) -> Option<&'static KeptWay> {
+        if !KEEP {
+            return None;
+        }
+        let kept = maps::ways.get_ptr_mut(way::place(node))?;
+        // SAFETY: this CPU's own element.
+        Some(unsafe { &*kept })
+    }
+
+    /// As [`lb_common::tables::Tables::keep_way`].
+    #[inline(always)]
+    pub(crate) fn set_way(&self, node: u32, way: &KeptWay) {
+        if KEEP && let Some(kept) = maps::ways.get_ptr_mut(way::place(node)) {
+            // SAFETY: this CPU's own element.
+            unsafe { *kept = *way }
+        }
     }
 
     #[inline(always)]
@@ -78,6 +118,7 @@ impl<const KEEP: bool> Maps<KEEP> {
             source: query.source_mac,
             destination: query.destination_mac,
             takes_frames: false,
+            asked: 0,
         }
     }
 }

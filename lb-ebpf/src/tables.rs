@@ -18,6 +18,7 @@ use lb_common::pipeline::{Found, Work};
 use lb_common::tables::{Env, FlowEntry, Insert, Route, Table, Tables};
 use lb_common::tuple::Tuple;
 use lb_common::verdict::Reason;
+use lb_common::way::KeptWay;
 use lb_common::wire::parse::Headers;
 
 use crate::maps::{self, Scratch};
@@ -253,6 +254,11 @@ impl<const KEEP: bool> Tables for Maps<KEEP> {
             let key = &(*self.scratch).interface;
             maps::interfaces.get(key)
         }
+    }
+
+    #[inline(always)]
+    fn way_out(&self, ifindex: u32) -> Option<&'static Interface> {
+        self.find_interface(ifindex)
     }
 
     #[inline(always)]
@@ -527,6 +533,16 @@ impl<const KEEP: bool> Tables for Maps<KEEP> {
                 (*counter).bytes += bytes as u64;
             }
         }
+    }
+
+    #[inline(always)]
+    fn kept_way(&self, node: u32) -> Option<&'static KeptWay> {
+        self.find_way(node)
+    }
+
+    #[inline(always)]
+    fn keep_way(&self, node: u32, way: &KeptWay) {
+        self.set_way(node, way);
     }
 
     #[inline(always)]

@@ -147,6 +147,18 @@ impl Kernel {
     /// # Errors
     /// If a map refuses an entry.
     pub fn fill(&mut self, tables: &MemoryTables) -> Result<()> {
+        // What the kernel said of routes in another world.
+        self.zero::<[u32; 15]>("routes", 256)?;
+        self.zero::<[u32; 20]>("ways", 256)?;
+        self.zero::<[u32; 6]>("outputs", 256)?;
+        self.refill(tables)
+    }
+
+    /// As [`Kernel::fill`], in the same world: routes and ways stay that are kept.
+    ///
+    /// # Errors
+    /// If a map refuses an entry.
+    pub fn refill(&mut self, tables: &MemoryTables) -> Result<()> {
         self.array(abi::SettingsTable::NAME, &BTreeMap::from([(0, tables.settings)]), 1)?;
         self.hash(abi::Interfaces::NAME, &tables.interfaces)?;
         self.hash(abi::Frontends::NAME, &tables.frontends)?;
@@ -175,8 +187,6 @@ impl Kernel {
         self.array(abi::PressureTable::NAME, &BTreeMap::from([(0, tables.pressed())]), 1)?;
         self.array(abi::PathMtus::NAME, &tables.path_mtus.borrow(), ELEMENTS)?;
         self.array(abi::Marks::NAME, &tables.marks(), capacity::MARKS)?;
-        // What the kernel said of routes in another world.
-        self.zero::<[u32; 15]>("routes", 256)?;
         self.zero::<Counter>(abi::COUNTERS, capacity::COUNTERS)?;
         self.zero::<ServiceCounter>(abi::SERVICE_COUNTERS, ELEMENTS)
     }

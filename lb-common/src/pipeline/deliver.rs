@@ -2,7 +2,7 @@
 
 use super::tunnel::{self, Outgoing};
 use super::{Work, masquerade};
-use crate::abi::{BACKEND_LOCAL, Backend, FLOW_FLAG_HOST, INTERFACE_BRIDGED, INTERFACE_PEER, InterfaceKey, Node};
+use crate::abi::{BACKEND_LOCAL, Backend, FLOW_FLAG_HOST, INTERFACE_BRIDGED, INTERFACE_PEER, Node};
 use crate::address::Address;
 use crate::flow::{self, Chosen};
 use crate::tables::{Env, NextHop, Route, Tables};
@@ -102,7 +102,7 @@ pub(super) fn hand_over<P: Packet, T: Tables>(
     let ifindex = backend.ifindex;
     if ifindex != 0
         && backend.mac != [0; 6]
-        && let Some(interface) = tables.interface(InterfaceKey::node(ifindex))
+        && let Some(interface) = tables.way_out(ifindex)
     {
         if rewrite::set_macs(packet, backend.mac, interface.mac).is_none() {
             return Verdict::drop(Reason::DropRewrite);

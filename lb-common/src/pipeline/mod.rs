@@ -13,6 +13,7 @@ mod deliver;
 pub mod errors;
 mod fragments;
 pub mod host;
+mod kept;
 mod masquerade;
 pub mod node;
 pub mod path_mtu;

@@ -1,7 +1,7 @@
 //! Packets between nodes: into the tunnel, and out of it.
 
 use super::deliver::{self, by_route, tunnel_address, xdp_can_follow};
-use super::{Work, is_local, masquerade, path_mtu, published_key, refusal, unbalanced, unresolved};
+use super::{Work, is_local, kept, masquerade, path_mtu, published_key, refusal, unbalanced, unresolved};
 use crate::abi::{BACKEND_GONE, BACKEND_LOCAL, Backend, EndpointKey, NETWORK_NODE, NODE_LOCAL, Reply, TCP};
 use crate::address::Address;
 use crate::answer::too_big;
@@ -30,10 +30,10 @@ pub(super) struct Outgoing<T: Tables> {
 /// The way of an encapsulated packet, worked out before the packet is touched.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Way {
-    outer: Outer,
-    route: Route,
+    pub(super) outer: Outer,
+    pub(super) route: Route,
     /// Largest IP packet that fits.
-    room: usize,
+    pub(super) room: usize,
 }
 
 /// Translates and encapsulates a packet to another node. A packet that does not fit is answered as it came.
@@ -45,6 +45,11 @@ pub(super) fn send<P: Packet, T: Tables>(
     work: &mut Work,
     out: &Outgoing<T>,
 ) -> Verdict {
+    if out.reply.is_none()
+        && let Some(verdict) = kept::send(packet, tables, env, work, &out.backend)
+    {
+        return verdict;
+    }
     if let Err(reason) = find_way(packet, tables, env, work, out) {
         return match reason {
             // The first one has been answered.
@@ -58,6 +63,9 @@ pub(super) fn send<P: Packet, T: Tables>(
             }
             reason => by_reason(reason),
         };
+    }
+    if !P::FRAGMENTS && out.reply.is_none() {
+        kept::keep(tables, env, work, out.node);
     }
     tables.count_service(out.service, 0, work.headers.ip_length, out.reply.is_some());
     let mut reason = Reason::ForwardTunnel;
@@ -148,19 +156,13 @@ fn find_way<P: Packet, T: Tables>(
     let width = path_mtu::width(tables, env, out.node, settings.tunnel_mtu);
     let room = width.saturating_sub(tunnel::overhead(v6));
     work.way.room = room;
-    let segment = packet.segment();
-    let length = if segment == 0 {
-        h.ip_length
-    } else {
-        h.l4 - h.l3 + h.l4_length + segment
-    };
-    if length > room {
+    if h.sent_length(packet.segment()) > room {
         return Err(Reason::AnswerTooBig);
     }
     work.way.outer = Outer {
         source: local,
         destination: remote,
-        source_port: 0xc000 | (h.tuple.hash() & 0x3fff) as u16,
+        source_port: tunnel::source_port(&h.tuple),
         port: settings.tunnel_port,
     };
     work.way.route = tables.route(&local, &remote, v6);

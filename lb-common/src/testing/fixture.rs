@@ -314,7 +314,14 @@ impl Fixture {
     /// # Panics
     /// At the first difference.
     pub fn run(&self) {
-        let world = self.world.clone();
+        self.run_in(&self.world.clone());
+    }
+
+    /// As [`Fixture::run`], in a world of the caller's.
+    ///
+    /// # Panics
+    /// At the first difference.
+    pub fn run_in(&self, world: &World) {
         for (index, step) in self.steps.iter().enumerate() {
             let output = run(&world.tables, &step.input, NOW + index as u32);
             let name = format!("{} (step {}; {})", self.name, index + 1, self.why);

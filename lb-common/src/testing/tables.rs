@@ -16,6 +16,7 @@ use crate::route::takes_frames;
 use crate::tables::{FlowEntry, Insert, NextHop, Route, Table, Tables};
 use crate::tuple::Tuple;
 use crate::verdict::Reason;
+use crate::way::{KeptWay, place};
 
 /// Entries that each flow and reply table takes, here and where fixtures run in the kernel.
 pub const FLOWS: usize = 64;
@@ -143,6 +144,8 @@ pub struct MemoryTables {
     pressure: Cell<Pressure>,
     /// `path_mtus`; an element that is not here is all zero.
     pub path_mtus: RefCell<BTreeMap<u32, PathMtu>>,
+    /// Ways that were kept, by their place; None: none are.
+    pub ways: RefCell<Option<BTreeMap<u32, KeptWay>>>,
     /// The overflow tables take nothing; the kernel's do as long as it has memory.
     pub no_overflow: bool,
     counters: RefCell<BTreeMap<u8, Counter>>,
@@ -176,6 +179,7 @@ impl Clone for MemoryTables {
             overflow_replies: self.overflow_replies.clone(),
             pressure: self.pressure.clone(),
             path_mtus: self.path_mtus.clone(),
+            ways: self.ways.clone(),
             no_overflow: self.no_overflow,
             counters: self.counters.clone(),
             service_counters: self.service_counters.clone(),
@@ -508,6 +512,17 @@ impl Tables for MemoryTables {
         } else {
             counter.packets += 1;
             counter.bytes += bytes as u64;
+        }
+    }
+
+    fn kept_way(&self, node: u32) -> Option<Value<KeptWay>> {
+        let ways = self.ways.borrow();
+        ways.as_ref()?.get(&place(node)).copied().map(Value)
+    }
+
+    fn keep_way(&self, node: u32, way: &KeptWay) {
+        if let Some(ways) = self.ways.borrow_mut().as_mut() {
+            ways.insert(place(node), *way);
         }
     }
 

@@ -180,6 +180,7 @@ impl World {
                 source: mac(ifindex),
                 destination: next,
                 takes_frames: false,
+                asked: NOW,
             },
             None => Route {
                 hop: NextHop::Unresolved,

@@ -47,6 +47,16 @@ impl Headers {
         P::FRAGMENTS && self.l4_length == 0
     }
 
+    /// Length of the largest IP packet that is sent of it; `segment`: bytes of each segment, if the kernel carries several in one
+    /// buffer, else 0.
+    #[inline(always)]
+    pub fn sent_length(&self, segment: usize) -> usize {
+        match segment {
+            0 => self.ip_length,
+            _ => self.l4 - self.l3 + self.l4_length + segment,
+        }
+    }
+
     /// TCP or UDP.
     #[inline(always)]
     pub fn balanced(&self) -> bool {

@@ -99,17 +99,23 @@ fn readdress<P: Packet>(packet: &mut P, h: &Headers, to: &Translation, addresses
 /// Takes one off the TTL or hop limit; the caller has checked that more than one is left.
 #[inline(always)]
 pub fn decrement_ttl<P: Packet>(packet: &mut P, h: &mut Headers) -> Option<()> {
-    let ttl = h.ttl.wrapping_sub(1);
-    if h.tuple.v6 {
-        packet.store_uncovered(h.l3 + 7, ttl)?;
-    } else {
-        // The next byte is the protocol, so that the change is the same for every packet; then the checksum.
-        let [_, protocol, sum @ ..] = packet.load::<4>(h.l3 + 8)?;
-        let sum = const { Diff::ZERO.change2([1, 0], [0, 0]) }.apply(sum);
-        packet.store(h.l3 + 8, [ttl, protocol, sum[0], sum[1]])?;
-    }
-    h.ttl = ttl;
+    lower_ttl(packet, h.l3, h.ttl, h.tuple.v6)?;
+    h.ttl = h.ttl.wrapping_sub(1);
     Some(())
+}
+
+/// Takes one off the TTL or hop limit `ttl` of the IP header at `l3`.
+#[inline(always)]
+pub fn lower_ttl<P: Packet>(packet: &mut P, l3: usize, ttl: u8, v6: bool) -> Option<()> {
+    let ttl = ttl.wrapping_sub(1);
+    if v6 {
+        return packet.store_uncovered(l3 + 7, ttl);
+    }
+    // The next byte is the protocol, then comes the checksum: what it is one less of it has one more of (RFC 1141).
+    let [_, protocol, sum @ ..] = packet.load::<4>(l3 + 8)?;
+    let sum = u32::from(u16::from_ne_bytes(sum)) + u32::from(u16::from_ne_bytes([1, 0]));
+    let sum = ((sum + u32::from(sum >= 0xffff)) as u16).to_ne_bytes();
+    packet.store(l3 + 8, [ttl, protocol, sum[0], sum[1]])
 }
 
 /// Writes both MAC addresses.

@@ -4,6 +4,8 @@ use super::checksum::Diff;
 use super::{ETHERNET, Packet, ethertype};
 use crate::abi::{Backend, UDP};
 use crate::address::Address;
+use crate::tuple::Tuple;
+use crate::way::KeptWay;
 
 /// Geneve header with our option.
 const FRAMING: usize = 8 + OPTION;
@@ -14,6 +16,8 @@ const CLASS: u16 = 0xffb1;
 const KIND: u8 = 0x81;
 const VERSION: u8 = 1;
 
+/// First word of the outer IPv4 header, without the length.
+const VERSION_V4: u32 = 0x4500_0000;
 /// Second word of the outer IPv4 header: no identification, not to be fragmented.
 const DO_NOT_FRAGMENT: u32 = 0x4000;
 /// Third word, without the checksum: a TTL of 64, and UDP.
@@ -81,59 +85,131 @@ pub fn encapsulate<P: Packet>(
 ) -> Option<()> {
     let v6 = !outer.destination.is_v4();
     packet.insert(overhead(v6), v6, true)?;
-    // Several segments in one buffer can exceed what the field holds; the kernel writes it anew for each of them.
-    let udp_length = if length + 8 + FRAMING > 0xffff {
-        0xffff
-    } else {
-        (length + 8 + FRAMING) as u16
-    };
+    let udp_length = udp_length(length);
     let kind = if v6 { ethertype::IPV6 } else { ethertype::IPV4 };
     packet.store(12, kind.to_be_bytes())?;
-    // Words in the order of the network, all of them written at once: each write asks for the frame's bounds anew.
-    let (s, d) = (outer.source.words(), outer.destination.words());
+    // All words of a header are written at once: each write asks for the frame's bounds anew.
     let l4 = if v6 {
-        let [first, next] = [
-            0x6000_0000_u32.to_be(),
-            (u32::from(udp_length) << 16 | HOPS_UDP_V6).to_be(),
-        ];
-        packet.store_words(ETHERNET, [first, next, s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3]])?;
+        packet.store_words(ETHERNET, header_v6(udp_length, &outer.source, &outer.destination))?;
         ETHERNET + 40
     } else {
-        let total = udp_length.saturating_add(20);
-        let first = (0x4500_0000 | u32::from(total)).to_be();
-        let [middle, last] = [DO_NOT_FRAGMENT.to_be(), HOPS_UDP_V4.to_be()];
-        let sum = Diff::ZERO
-            .add(s[3])
-            .add(d[3])
-            .add(first)
-            .add(middle)
-            .add(last)
-            .checksum();
-        // The lower half of the last word is the checksum's.
-        let last = last | u32::from_ne_bytes([0, 0, sum[0], sum[1]]);
-        packet.store_words(ETHERNET, [first, middle, last, s[3], d[3]])?;
+        let sum = constant_sum(&outer.source, &outer.destination);
+        packet.store_words(ETHERNET, header_v4(udp_length, &outer.source, &outer.destination, sum))?;
         ETHERNET + 20
     };
+    packet.store_words(l4, framing(udp_length, outer.source_port, outer.port, inner_v6, label))
+}
+
+/// Writes the headers of a way that is kept, Ethernet's among them, where room was made for them; otherwise as [`encapsulate`].
+#[inline(always)]
+pub fn write_headers<P: Packet, const V6: bool>(
+    packet: &mut P,
+    length: usize,
+    way: &KeptWay,
+    source_port: u16,
+    label: &Label,
+) -> Option<()> {
+    let udp_length = udp_length(length);
+    let (source, destination) = way.addresses();
+    packet.store_words(0, way.macs())?;
+    if V6 {
+        packet.store(12, ethertype::IPV6.to_be_bytes())?;
+        packet.store_words(ETHERNET, header_v6(udp_length, &source, &destination))?;
+        packet.store_words(ETHERNET + 40, framing(udp_length, source_port, way.port(), true, label))
+    } else {
+        packet.store(12, ethertype::IPV4.to_be_bytes())?;
+        packet.store_words(ETHERNET, header_v4(udp_length, &source, &destination, way.sum()))?;
+        packet.store_words(
+            ETHERNET + 20,
+            framing(udp_length, source_port, way.port(), false, label),
+        )
+    }
+}
+
+/// Source port of the outer UDP header: spreads flows over the other node's queues.
+#[inline(always)]
+pub fn source_port(tuple: &Tuple) -> u16 {
+    0xc000 | (tuple.hash() & 0x3fff) as u16
+}
+
+// Headers are words in the order of the network.
+
+/// Length of UDP header and payload. Several segments in one buffer can exceed what the field holds; the kernel writes it anew
+/// for each of them.
+#[inline(always)]
+const fn udp_length(length: usize) -> u16 {
+    let length = length + 8 + FRAMING;
+    if length > 0xffff { 0xffff } else { length as u16 }
+}
+
+/// Sum of the outer IPv4 header without its length, folded.
+#[inline(always)]
+pub const fn constant_sum(source: &Address, destination: &Address) -> u32 {
+    Diff::ZERO
+        .address(source, false)
+        .address(destination, false)
+        .add(VERSION_V4.to_be())
+        .add(DO_NOT_FRAGMENT.to_be())
+        .add(HOPS_UDP_V4.to_be())
+        .fold() as u32
+}
+
+/// The outer IPv4 header; `sum`: [`constant_sum`] of the addresses.
+#[inline(always)]
+fn header_v4(udp_length: u16, source: &Address, destination: &Address, sum: u32) -> [u32; 5] {
+    let total = udp_length.saturating_add(20);
+    // Two numbers of 16 bits: one carry is all.
+    let sum = sum + u32::from(total.to_be());
+    let sum = (!((sum & 0xffff) + (sum >> 16)) as u16).to_ne_bytes();
+    [
+        (VERSION_V4 | u32::from(total)).to_be(),
+        DO_NOT_FRAGMENT.to_be(),
+        // The lower half is the checksum's.
+        HOPS_UDP_V4.to_be() | u32::from_ne_bytes([0, 0, sum[0], sum[1]]),
+        source.words()[3],
+        destination.words()[3],
+    ]
+}
+
+/// The outer IPv6 header.
+#[inline(always)]
+fn header_v6(udp_length: u16, source: &Address, destination: &Address) -> [u32; 10] {
+    let (s, d) = (source.words(), destination.words());
+    let next = (u32::from(udp_length) << 16 | HOPS_UDP_V6).to_be();
+    [
+        0x6000_0000_u32.to_be(),
+        next,
+        s[0],
+        s[1],
+        s[2],
+        s[3],
+        d[0],
+        d[1],
+        d[2],
+        d[3],
+    ]
+}
+
+/// UDP and Geneve headers, and the label.
+#[inline(always)]
+fn framing(udp_length: u16, source_port: u16, port: u16, inner_v6: bool, label: &Label) -> [u32; 11] {
     let inner = if inner_v6 { ethertype::IPV6 } else { ethertype::IPV4 };
     let backend = label.backend.words();
-    packet.store_words(
-        l4,
-        [
-            (u32::from(outer.source_port) << 16 | u32::from(outer.port)).to_be(),
-            // No UDP checksum: the inner packet has its own, and only our programs read this one (RFC 8926 3.3, RFC 6935).
-            (u32::from(udp_length) << 16).to_be(),
-            // Version 0, length in words; critical option present; network identifier.
-            (((OPTION / 4) as u32) << 24 | 0x40 << 16 | u32::from(inner)).to_be(),
-            (label.network << 8).to_be(),
-            (u32::from(CLASS) << 16 | u32::from(KIND) << 8 | ((OPTION - 4) / 4) as u32).to_be(),
-            ((label.direction as u32) << 24 | u32::from(VERSION) << 16 | u32::from(label.port)).to_be(),
-            label.network.to_be(),
-            backend[0],
-            backend[1],
-            backend[2],
-            backend[3],
-        ],
-    )
+    [
+        (u32::from(source_port) << 16 | u32::from(port)).to_be(),
+        // No UDP checksum: the inner packet has its own, and only our programs read this one (RFC 8926 3.3, RFC 6935).
+        (u32::from(udp_length) << 16).to_be(),
+        // Version 0, length in words; critical option present; network identifier.
+        (((OPTION / 4) as u32) << 24 | 0x40 << 16 | u32::from(inner)).to_be(),
+        (label.network << 8).to_be(),
+        (u32::from(CLASS) << 16 | u32::from(KIND) << 8 | ((OPTION - 4) / 4) as u32).to_be(),
+        ((label.direction as u32) << 24 | u32::from(VERSION) << 16 | u32::from(label.port)).to_be(),
+        label.network.to_be(),
+        backend[0],
+        backend[1],
+        backend[2],
+        backend[3],
+    ]
 }
 
 /// Reads the framing behind the UDP header at `l4`: the label, and whether the inner packet is IPv6.
