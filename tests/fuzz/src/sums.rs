@@ -114,7 +114,12 @@ fn packet(frame: &[u8], ip: usize, ethertype: u16, sums: &mut Vec<Sum>) -> Optio
         if tunnel && length >= 8 + FRAMING {
             let inner = word(frame, payload + 8 + 2)?;
             // What is in there may be anything: then the outer ones are all.
-            let _ = packet(&frame[..end], payload + 8 + FRAMING, inner, sums);
+            let at = payload + 8 + FRAMING;
+            let inside = packet(&frame[..end], at, inner, sums);
+            // Unless it reaches beyond the outer one: what is read there nobody has summed.
+            if inside.is_none() && packet(frame, at, inner, &mut Vec::new()).is_some() {
+                return None;
+            }
         }
         return Some(());
     }
