@@ -123,7 +123,8 @@ impl KeptWay {
     /// Both MAC addresses as they lie in a frame.
     #[inline(always)]
     pub const fn macs(&self) -> [u32; 3] {
-        self.macs
+        // Word by word: as a whole it would be moved by a call of `memmove`, which goes byte by byte.
+        [self.macs[0], self.macs[1], self.macs[2]]
     }
 
     /// This node's address and the other's.

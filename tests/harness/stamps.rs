@@ -2,7 +2,8 @@
 //!
 //! The programs keep the coarse clock for as long as `jiffies` stand still (`Maps::now` in lb-ebpf). The kernel moves
 //! `jiffies` a moment before it moves that clock (`tick_do_update_jiffies64` in `kernel/time/tick-sched.c`): a CPU that
-//! reads both in this moment has the new count and the old time, and keeps it for one jiffy.
+//! reads both in this moment has the new count and the old time, and keeps it for one jiffy. A virtual CPU may be stopped in
+//! this moment: then the old time is older by as much.
 
 use std::collections::BTreeMap;
 
@@ -10,21 +11,22 @@ use lb_common::abi::TICK_SHIFT;
 use nix::time::{ClockId, clock_getres};
 
 use crate::kernel::State;
+use crate::require::slowness;
 
-/// How far the programs' clock may be behind: one jiffy, in ticks, rounded up.
+/// How far the programs' clock may be behind: one jiffy, in ticks, rounded up; on a slow machine as many as it is slower.
 ///
 /// # Panics
 /// If the kernel does not tell how often it moves the coarse clock.
-pub fn jiffy() -> u32 {
+pub fn lag() -> u32 {
     let each = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).expect("the coarse clock's resolution");
     let nanoseconds = each.tv_sec() as u64 * 1_000_000_000 + each.tv_nsec() as u64;
-    nanoseconds.div_ceil(1 << TICK_SHIFT) as u32
+    nanoseconds.div_ceil(1 << TICK_SHIFT) as u32 * slowness()
 }
 
-/// `pure` with the kernel's times where they are at most a jiffy older.
-pub fn aligned(mut pure: State, kernel: &State, jiffy: u32) -> State {
+/// `pure` with the kernel's times where they are at most `lag` ticks older.
+pub fn aligned(mut pure: State, kernel: &State, lag: u32) -> State {
     let align = |time: &mut u32, kernels: u32| {
-        if time.wrapping_sub(kernels) <= jiffy {
+        if time.wrapping_sub(kernels) <= lag {
             *time = kernels;
         }
     };
@@ -93,7 +95,8 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_moves_once_a_jiffy() {
-        assert!((1..=11).contains(&jiffy()), "{}", jiffy());
+    fn a_jiffy_is_between_one_and_ten_milliseconds() {
+        let jiffy = lag() / slowness();
+        assert!((1..=10).contains(&jiffy), "{jiffy}");
     }
 }

@@ -7,7 +7,7 @@ use lb_common::verdict::{Action, Verdict};
 use lb_userspace::datapath::clock;
 
 use lb_tests::kernel::{Kernel, State};
-use lb_tests::stamps::{aligned, jiffy};
+use lb_tests::stamps::{aligned, lag};
 
 /// What the kernel is told: it does not say where a redirect leads.
 fn returned(entry: Entry, verdict: &Verdict) -> u32 {
@@ -39,7 +39,7 @@ pub(crate) fn agree(kernel: &mut Kernel, tables: &mut MemoryTables, input: &Inpu
     }
     let mut first = None;
     // Seldom an older one: see `stamps`.
-    let older = (1..=jiffy()).map(|ticks| before.wrapping_sub(ticks));
+    let older = (1..=lag()).map(|ticks| before.wrapping_sub(ticks));
     for now in (before..=after).chain(older) {
         if first.is_some() && state.is_none() {
             state = Some(kernel.state()?);
@@ -84,7 +84,7 @@ fn differ(output: &Output, input: &Input, code: u32, frame: &[u8]) -> String {
 
 /// Why the tables differ; of times only if they are `exact` or more than the programs' clock may be behind.
 pub(crate) fn compare(pure: State, kernel: &State, exact: bool) -> String {
-    let pure = if exact { pure } else { aligned(pure, kernel, jiffy()) };
+    let pure = if exact { pure } else { aligned(pure, kernel, lag()) };
     if pure == *kernel {
         return String::new();
     }

@@ -111,13 +111,14 @@ pub fn write_headers<P: Packet, const V6: bool>(
 ) -> Option<()> {
     let udp_length = udp_length(length);
     let (source, destination) = way.addresses();
-    packet.store_words(0, way.macs())?;
+    let [a, b, c] = way.macs();
+    let kind = if V6 { ethertype::IPV6 } else { ethertype::IPV4 };
+    // The two bytes behind the type are the IP header's, which comes next.
+    packet.store_words(0, [a, b, c, (u32::from(kind) << 16).to_be()])?;
     if V6 {
-        packet.store(12, ethertype::IPV6.to_be_bytes())?;
         packet.store_words(ETHERNET, header_v6(udp_length, &source, &destination))?;
         packet.store_words(ETHERNET + 40, framing(udp_length, source_port, way.port(), true, label))
     } else {
-        packet.store(12, ethertype::IPV4.to_be_bytes())?;
         packet.store_words(ETHERNET, header_v4(udp_length, &source, &destination, way.sum()))?;
         packet.store_words(
             ETHERNET + 20,
