@@ -1,9 +1,11 @@
 //! The program that removes entries, at the same time as packets that take them into use again, on two CPUs.
 
 use std::sync::Barrier;
+use std::time::Instant;
 
 use aya::programs::{Program, TestRun as _, TestRunOptions};
 use lb_common::abi::{Collect, NETWORK_NODE, program};
+use lb_common::collect::SLACK;
 use lb_common::testing::fixture::{Entry, Input};
 use lb_common::testing::world::{Case, NETWORK, NODE_IF, Place, World};
 use lb_common::tuple::Tuple;
@@ -130,12 +132,12 @@ fn a_flow_that_begins_where_one_is_collected_lives() {
             );
             let back = case.tuple(case.backend(Place::Here), case.client(), NETWORK);
             let (flow, reply) = (request(&tuple(case), false), request(&back, true));
-            let mut removed = 0;
+            let (mut removed, mut slow) = (0, 0);
             for round in 0..ROUNDS {
                 kernel.fill(&expired(case).at(clock::now()).tables).expect("tables");
                 let (kernel, barrier) = (&*kernel, &Barrier::new(2));
                 let (flow, reply, first) = (&flow, &reply, first.clone());
-                std::thread::scope(|scope| {
+                let took = std::thread::scope(|scope| {
                     let collector = scope.spawn(move || {
                         barrier.wait();
                         // They need not meet in the same nanosecond every time.
@@ -150,9 +152,17 @@ fn a_flow_that_begins_where_one_is_collected_lives() {
                     (0..(round / 40) % 10 * 80).for_each(|n| {
                         std::hint::black_box(n);
                     });
+                    let start = Instant::now();
                     assert_eq!(send(kernel, first), REDIRECTED, "{}: the first packet", case.name());
+                    let took = start.elapsed();
                     removed += usize::from(collector.join().expect("the collector"));
+                    took
                 });
+                // Nobody waits longer for a program to end: an emulated CPU may be stopped within one.
+                if took >= clock::duration(SLACK) {
+                    slow += 1;
+                    continue;
+                }
                 assert_eq!(
                     send(kernel, next.build()),
                     REDIRECTED,
@@ -167,14 +177,20 @@ fn a_flow_that_begins_where_one_is_collected_lives() {
                 );
                 assert!(
                     state.replies.contains_key(&back) || state.overflow_replies.contains_key(&back),
-                    "{}: round {round}: {state:?}",
-                    case.name()
+                    "{}: round {round}, {removed} removed, tick {}: {state:?}",
+                    case.name(),
+                    clock::now()
                 );
             }
+            assert!(
+                slow * 20 < ROUNDS,
+                "{}: {slow} of {ROUNDS} programs took too long",
+                case.name()
+            );
             evidence::record(
                 "full-tables",
                 "races of a collector with a new flow, none lost",
-                ROUNDS as u64,
+                (ROUNDS - slow) as u64,
             );
             println!(
                 "{}: the collector was first in {removed} of {ROUNDS} rounds",

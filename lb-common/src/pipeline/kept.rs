@@ -93,7 +93,8 @@ fn wrap<P: Packet, const V6: bool>(packet: &mut P, h: &Headers, way: &KeptWay, b
 #[inline(never)]
 pub(super) fn keep<T: Tables>(tables: &T, env: &Env, work: &Work, node: u32) {
     let way = &work.way;
-    let widest = matches!(tables.settings(), Some(s) if way.room + tunnel::overhead(!way.outer.destination.is_v4()) == s.tunnel_mtu as usize);
+    let overhead = tunnel::overhead(!way.outer.destination.is_v4());
+    let widest = matches!(tables.settings(), Some(s) if way.room + overhead == s.tunnel_mtu as usize);
     if widest && KeptWay::takes(&way.outer, &way.route, work.headers.tuple.v6) {
         tables.keep_way(node, &KeptWay::new(node, env.ifindex, &way.outer, &way.route, way.room));
     }

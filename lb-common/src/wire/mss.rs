@@ -57,7 +57,7 @@ fn lower<P: Packet>(packet: &mut P, h: &Headers, at: usize, old: [u8; 2], limit:
     let new = limit.to_be_bytes();
     packet.store(h.l4 + at + 2, new)?;
     // At an odd offset the two bytes straddle words: their sum is that of the swapped bytes.
-    let diff = if at % 2 == 0 {
+    let diff = if at.is_multiple_of(2) {
         Diff::ZERO.change2(old, new)
     } else {
         Diff::ZERO.change2([old[1], old[0]], [new[1], new[0]])
