@@ -27,6 +27,9 @@ pub(crate) struct Arguments {
     /// As many flows, updates and cases as are promised; without it, as many as fit among all the other tests.
     #[arg(long)]
     long: bool,
+    /// And every namespace test that fits it on the oldest supported kernel, in a guest, which takes hours.
+    #[arg(long, requires = "long")]
+    oldest_kernel: bool,
     /// Only these promises, by name; prints the document instead of writing it.
     #[arg(value_name = "PROMISE")]
     only: Vec<String>,
@@ -89,7 +92,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
     let _ = fs::remove_file(&file);
     let mut findings = findings?;
     if arguments.long {
-        findings.beyond = Some(beyond::prove(&promises));
+        findings.beyond = Some(beyond::prove(&promises, arguments.oldest_kernel));
     }
     let mut faults = findings.gather(&text, &promises)?;
     faults.extend(findings.faults(&promises));

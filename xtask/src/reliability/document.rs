@@ -16,8 +16,8 @@ pub(super) fn write(promises: &[&Promise], findings: &Findings, long: bool) -> S
         let settings: Vec<_> = LONG.iter().map(|(name, value)| format!("`{name}={value}`")).collect();
         format!("the long run: {}", settings.join(", "))
     } else {
-        "the bounded run, as among all the other tests; `cargo xtask reliability --long` does all that is promised, libFuzzer and \
-         the oldest kernel among it"
+        "the bounded run, as among all the other tests; `cargo xtask reliability --long` does all that is promised, libFuzzer \
+         among it, and `--oldest-kernel` every test that fits it there too"
             .into()
     };
     let _ = write!(
