@@ -57,9 +57,10 @@ pub(crate) fn agree(kernel: &mut Kernel, tables: &mut MemoryTables, input: &Inpu
         first.get_or_insert(difference);
     }
     bail!(
-        "{}\n    counters {:?}\n    in {:?} {}",
+        "{}\n    counters {:?}\n    before   {:?}\n    in {:?} {}",
         first.unwrap_or_default(),
         kernel.state()?.counters,
+        State::of(tables).counters,
         input.entry,
         hex(&input.frame)
     );
