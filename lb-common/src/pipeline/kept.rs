@@ -1,5 +1,5 @@
-//! A client's packet on a way to another node that this CPU keeps ([`crate::way`]): what [`super::tunnel::send`] does, for most
-//! packets at a third of its price.
+//! A client's packet on a way to another node that this CPU keeps ([`crate::way`]): what [`super::tunnel::send`] does,
+//! without working out what is the same for most packets.
 
 use super::Work;
 use crate::abi::{Backend, TCP};

@@ -1,7 +1,7 @@
 //! The UDP side of one listen address. Answers leave from the address that was asked, also on a wildcard socket.
 //!
-//! What waits is received at once and answered in place, the answers at once too. One task at a time waits for datagrams, so that one is woken; where
-//! more come than it answers at once, the next one takes over.
+//! What waits is received at once and answered in place, the answers at once too. One task at a time waits for datagrams, so
+//! that one is woken; where more come than it answers at once, the next one takes over.
 
 mod answers;
 mod batch;
