@@ -11,6 +11,7 @@ use aya_ebpf::helpers::{
 };
 use lb_common::abi::SETTING_L4_CSUM_IPV6;
 use lb_common::wire::checksum::Diff;
+use lb_common::wire::reach::{self, HEADERS};
 use lb_common::wire::{Hook, Packet, ethertype};
 
 use crate::{bytes, maps};
@@ -19,8 +20,6 @@ use crate::{bytes, maps};
 const BPF_F_IPV6: u64 = 1 << 7;
 /// An IPv6 header is so much longer than an IPv4 header.
 const IP_HEADERS_DIFFER: i32 = 20;
-/// Headers of a tunnelled packet and of the one inside it, which may be an ICMP error with what it quotes.
-const HEADERS: u32 = 14 + 40 + 8 + 36 + 40 + 8 + 40 + 20;
 
 pub(crate) struct TcPacket<const FRAGMENTS: bool> {
     context: *mut __sk_buff,
@@ -37,14 +36,24 @@ impl<const FRAGMENTS: bool> TcPacket<FRAGMENTS> {
             end: 0,
         };
         packet.refresh();
-        let len = packet.len() as u32;
-        let wanted = if len < HEADERS { len } else { HEADERS };
-        if packet.data + wanted as usize > packet.end {
-            // SAFETY: the context is the program's own. What could not be pulled fails its bounds check later.
-            unsafe { bpf_skb_pull_data(context, wanted) };
-            packet.refresh();
-        }
+        packet.pull();
+        // Also where nothing was pulled: what is known of the old bounds would have the verifier follow each case by itself.
+        packet.refresh();
         packet
+    }
+
+    /// Brings the headers into reach, as far as there are any.
+    #[inline(always)]
+    fn pull(&self) {
+        let wanted = if self.len() < HEADERS { self.len() } else { HEADERS };
+        if self.data + wanted <= self.end {
+            return;
+        }
+        let tunnel_port = maps::settings.get(0).map_or(0, |settings| settings.tunnel_port);
+        if !reach::suffices(self, tunnel_port) {
+            // SAFETY: the context is the program's own. What could not be pulled fails its bounds check later.
+            unsafe { bpf_skb_pull_data(self.context, wanted as u32) };
+        }
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use super::tables::MemoryTables;
 use super::world::{NOW, World};
 use crate::abi::{NAMESPACE_NODE, program};
 use crate::pipeline::{Work, errors, host, node, workload};
-use crate::tables::Env;
+use crate::tables::{Env, Tables as _};
 use crate::verdict::{Action, Reason, Verdict};
 use crate::wire::Packet;
 
@@ -96,9 +96,11 @@ pub fn run(tables: &MemoryTables, input: &Input, now: u32) -> Output {
 }
 
 fn run_on<const XDP: bool>(tables: &MemoryTables, input: &Input, now: u32) -> Output {
+    let tunnel_port = tables.settings().map_or(0, |settings| settings.tunnel_port);
     let packet = MemoryPacket::<XDP, false>::new(&input.frame)
         .side_tagged(input.side_tag)
-        .segmented(input.segment);
+        .segmented(input.segment)
+        .pulled(tunnel_port);
     let env = Env {
         now,
         ifindex: input.ifindex,
@@ -107,9 +109,10 @@ fn run_on<const XDP: bool>(tables: &MemoryTables, input: &Input, now: u32) -> Ou
     let (mut verdict, mut packet, mut length) = pipeline(packet, tables, &env, input.entry);
     // Where a program jumps, nothing goes along but the packet.
     if input.entry != Entry::XdpNode && verdict.is_for_errors() {
+        packet = packet.pulled(tunnel_port);
         (verdict, length) = about_error(&mut packet, tables, &env, input.entry);
     } else if !matches!(input.entry, Entry::XdpNode | Entry::FromHost) && verdict.is_for_fragments() {
-        let (fragments, left, before) = pipeline(packet.fragments(), tables, &env, input.entry);
+        let (fragments, left, before) = pipeline(packet.fragments().pulled(tunnel_port), tables, &env, input.entry);
         (verdict, packet, length) = (fragments, left.whole(), before);
     }
     let quiet = matches!(input.entry, Entry::ToWorkload | Entry::FromHost);

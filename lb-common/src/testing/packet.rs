@@ -3,10 +3,15 @@
 use std::vec::Vec;
 
 use crate::wire::checksum::Diff;
+use crate::wire::reach::{self, HEADERS};
 use crate::wire::{ETHERNET, Hook, Packet};
 
 /// Offsets are masked with this before they are used, as the programs do for the verifier's sake.
-const REACH: usize = 0x1ff;
+const MASK: usize = 0x1ff;
+
+/// Where headers can end behind which a packet's payload begins, shortest first: TCP's and UDP's behind either IP header, alone and
+/// in the tunnel.
+const ENDS: [usize; 11] = [42, 54, 62, 74, 106, 118, 126, 138, 146, 158, HEADERS];
 
 /// A frame on XDP or on tc.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,6 +19,8 @@ pub struct MemoryPacket<const XDP: bool, const FRAGMENTS: bool = false> {
     bytes: Vec<u8>,
     side_tag: bool,
     segment: usize,
+    /// Bytes in reach: on tc the rest of a buffer may lie elsewhere.
+    reach: usize,
 }
 
 impl<const XDP: bool, const FRAGMENTS: bool> MemoryPacket<XDP, FRAGMENTS> {
@@ -23,7 +30,23 @@ impl<const XDP: bool, const FRAGMENTS: bool> MemoryPacket<XDP, FRAGMENTS> {
             bytes: bytes.to_vec(),
             side_tag: false,
             segment: 0,
+            reach: usize::MAX,
         }
+    }
+
+    /// With no more in reach than a program on tc makes sure of.
+    #[must_use]
+    pub fn pulled(mut self, tunnel_port: u16) -> Self {
+        if XDP {
+            return self;
+        }
+        for reach in ENDS {
+            self.reach = reach;
+            if reach::suffices(&self, tunnel_port) {
+                break;
+            }
+        }
+        self
     }
 
     /// With a VLAN tag beside the bytes (tc).
@@ -47,6 +70,7 @@ impl<const XDP: bool, const FRAGMENTS: bool> MemoryPacket<XDP, FRAGMENTS> {
             bytes: self.bytes,
             side_tag: self.side_tag,
             segment: self.segment,
+            reach: self.reach,
         }
     }
 
@@ -57,6 +81,7 @@ impl<const XDP: bool, const FRAGMENTS: bool> MemoryPacket<XDP, FRAGMENTS> {
             bytes: self.bytes,
             side_tag: self.side_tag,
             segment: self.segment,
+            reach: self.reach,
         }
     }
 
@@ -65,10 +90,17 @@ impl<const XDP: bool, const FRAGMENTS: bool> MemoryPacket<XDP, FRAGMENTS> {
         &self.bytes
     }
 
-    /// Where `n` bytes at `offset` begin, if they are inside. Of a single byte the programs ask for one more.
+    /// So many bytes in reach have gone.
+    fn shrink(&mut self, size: usize) {
+        if self.reach != usize::MAX {
+            self.reach = self.reach.saturating_sub(size);
+        }
+    }
+
+    /// Where `n` bytes at `offset` begin, if they are inside and in reach. Of a single byte the programs ask for one more.
     fn at(&self, offset: usize, n: usize) -> Option<usize> {
-        let start = offset & REACH;
-        (start + n.max(2) <= self.bytes.len()).then_some(start)
+        let start = offset & MASK;
+        (start + n.max(2) <= self.bytes.len().min(self.reach)).then_some(start)
     }
 }
 
@@ -172,6 +204,7 @@ impl<const XDP: bool, const FRAGMENTS: bool> Packet for MemoryPacket<XDP, FRAGME
             return None;
         }
         self.bytes.splice(ETHERNET..ETHERNET, room);
+        self.reach = self.reach.saturating_add(size);
         Some(())
     }
 
@@ -180,6 +213,7 @@ impl<const XDP: bool, const FRAGMENTS: bool> Packet for MemoryPacket<XDP, FRAGME
             return None;
         }
         self.bytes.drain(ETHERNET..ETHERNET + size);
+        self.shrink(size);
         Some(())
     }
 
@@ -192,6 +226,7 @@ impl<const XDP: bool, const FRAGMENTS: bool> Packet for MemoryPacket<XDP, FRAGME
             return None;
         }
         self.bytes.drain(12..16);
+        self.shrink(4);
         Some(())
     }
 
@@ -200,6 +235,8 @@ impl<const XDP: bool, const FRAGMENTS: bool> Packet for MemoryPacket<XDP, FRAGME
             return None;
         }
         self.bytes.truncate(len);
+        // The kernel brings all that is left into reach (`__bpf_skb_change_tail`, net/core/filter.c).
+        self.reach = usize::MAX;
         // What is cut is no longer several segments.
         self.segment = 0;
         Some(())

@@ -4,6 +4,7 @@ pub mod checksum;
 pub mod icmp;
 pub mod mss;
 pub mod parse;
+pub mod reach;
 pub mod rewrite;
 pub mod tunnel;
 

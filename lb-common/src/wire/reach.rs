@@ -1,0 +1,73 @@
+//! What of a packet buffer must lie in its linear part before the pipeline begins (tc).
+//!
+//! A socket's segments keep their payload in pages of its own beside the headers. To pull more than the headers out of there
+//! costs a copy of the whole head, and the receiver can no longer join what arrives with what is there already. So nothing is
+//! pulled of packets whose headers are known to be all that is looked at.
+
+use super::tcp::SYN;
+use super::{ETHERNET, Packet, ethertype, tunnel};
+use crate::abi::{TCP, UDP};
+
+/// Bytes that are brought into reach where it is not known what is needed: headers of a tunnelled packet and of the one inside it,
+/// which may be an ICMP error with what it quotes.
+pub const HEADERS: usize = 14 + 40 + 8 + 36 + 40 + 8 + 40 + 20;
+
+/// Whether all that the pipeline reads or writes of a packet lies in reach already: TCP segments but the first of a connection,
+/// whose options matter, and UDP, bare or as the tunnel's (`tunnel_port`) with such a packet inside. Of all else this is not
+/// known.
+#[inline(always)]
+pub fn suffices<P: Packet>(packet: &P, tunnel_port: u16) -> bool {
+    match packet.load_u16(12) {
+        Some(ethertype::IPV4) => outer::<P, ETHERNET, { ETHERNET + 20 }>(packet, false, tunnel_port),
+        Some(ethertype::IPV6) => outer::<P, ETHERNET, { ETHERNET + 40 }>(packet, true, tunnel_port),
+        _ => false,
+    }
+}
+
+/// The IP packet at `L3`, whose payload is at `L4`.
+#[inline(always)]
+fn outer<P: Packet, const L3: usize, const L4: usize>(packet: &P, v6: bool, tunnel_port: u16) -> bool {
+    match protocol(packet, L3, v6) {
+        Some(TCP) => goes_on(packet, L4),
+        Some(UDP) => match packet.load::<8>(L4) {
+            Some([_, _, high, low, ..]) if u16::from_be_bytes([high, low]) == tunnel_port => inner(packet, L4),
+            found => found.is_some(),
+        },
+        _ => false,
+    }
+}
+
+/// The packet inside the tunnel's UDP header at `l4`.
+#[inline(always)]
+fn inner<P: Packet>(packet: &P, l4: usize) -> bool {
+    let l3 = tunnel::inner(l4);
+    let (v6, length) = match packet.load_u16(l4 + 10) {
+        Some(ethertype::IPV4) => (false, 20),
+        Some(ethertype::IPV6) => (true, 40),
+        _ => return false,
+    };
+    match protocol(packet, l3, v6) {
+        Some(TCP) => goes_on(packet, l3 + length),
+        Some(UDP) => packet.load::<8>(l3 + length).is_some(),
+        _ => false,
+    }
+}
+
+/// What an IP header at `l3` that is followed by no other says of its payload.
+#[inline(always)]
+fn protocol<P: Packet>(packet: &P, l3: usize, v6: bool) -> Option<u8> {
+    if v6 {
+        let [.., next, _] = packet.load::<8>(l3)?;
+        return Some(next);
+    }
+    match packet.load::<10>(l3)? {
+        [0x45, .., protocol] => Some(protocol),
+        _ => None,
+    }
+}
+
+/// Whether the fixed TCP header at `l4` lies in reach and is none that begins a connection.
+#[inline(always)]
+fn goes_on<P: Packet>(packet: &P, l4: usize) -> bool {
+    matches!(packet.load::<20>(l4), Some(header) if header[13] & SYN == 0)
+}
