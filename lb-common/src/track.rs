@@ -96,27 +96,29 @@ pub const SILENT: u32 = ticks(2_500);
 /// lies between.
 const AWAKE: u32 = ticks(1_000);
 
-/// Whether somebody may be about to end a flow after so many ticks of silence. One that was answered is left alone until it
-/// is past its time, and for [`SLACK`](crate::collect::SLACK) more; one that was not has less while room is short.
-#[inline(always)]
-const fn may_end(flow: &Flow, silent: i32) -> bool {
-    silent > AWAKE as i32 && (flow.state == FLOW_NEW || silent > flow.timeout as i32)
-}
-
-/// Takes back a flow that was long silent. A function of its own: few packets come here.
+/// Takes back a flow that was long silent. One that was answered nobody ends before it is past its time, and for
+/// [`SLACK`](crate::collect::SLACK) more; one that was not has less while room is short. A function of its own: few packets come
+/// here.
 #[inline(never)]
 fn wake<E: FlowEntry>(entry: E, now: u32) -> bool {
     let flow = entry.load();
-    flow.state != FLOW_ENDED && entry.wake(&flow, now)
+    match flow.state {
+        FLOW_ENDED => false,
+        FLOW_NEW => entry.wake(&flow, now),
+        _ => {
+            entry.set_last_seen(now);
+            true
+        }
+    }
 }
 
-/// Notes when a packet of a flow came. False: somebody has just ended it.
+/// Notes when a packet of a flow came that is not past its time. False: somebody has just ended it.
 #[inline(always)]
 pub fn seen<E: FlowEntry>(entry: &E, flow: &Flow, now: u32) -> bool {
     if flow.last_seen == now {
         return true;
     }
-    if may_end(flow, now.wrapping_sub(flow.last_seen) as i32) {
+    if now.wrapping_sub(flow.last_seen) as i32 > AWAKE as i32 {
         return wake(entry.clone(), now);
     }
     entry.set_last_seen(now);

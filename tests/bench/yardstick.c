@@ -3,7 +3,7 @@
 // A service table, a flow table, round robin, checksums; nothing else: one family, no options, no replies, no state, no
 // counters, no time to live, no tunnel. What a full balancer costs is told as a ratio to this.
 //
-// Built with clang -O2 -g -target bpf. FLOW_TABLE is BPF_MAP_TYPE_HASH or BPF_MAP_TYPE_LRU_HASH.
+// Built with clang -O2 -g -target bpf. FLOW_TABLE is BPF_MAP_TYPE_HASH or BPF_MAP_TYPE_LRU_HASH, FLOWS how many it has room for.
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -19,6 +19,9 @@
 
 #ifndef FLOW_TABLE
 #define FLOW_TABLE BPF_MAP_TYPE_HASH
+#endif
+#ifndef FLOWS
+#define FLOWS 2097152
 #endif
 
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
@@ -73,7 +76,7 @@ struct {
 
 struct {
 	__uint(type, FLOW_TABLE);
-	__uint(max_entries, 2097152);
+	__uint(max_entries, FLOWS);
 	__type(key, struct flow_key);
 	__type(value, struct backend);
 } flows SEC(".maps");

@@ -58,6 +58,9 @@ impl Table {
 /// What [`XDP_REFILL`] writes into each frame: 64 bytes, the number of flows, a counter.
 pub(crate) type Refill = [u8; 72];
 
+/// Flows that a table has room for, the yardstick's and this balancer's.
+pub(crate) const FLOWS: u32 = 1 << 21;
+
 /// Compiles the source.
 ///
 /// # Errors
@@ -77,7 +80,7 @@ pub(crate) fn compile(table: Table) -> Result<Vec<u8>> {
     let headers = format!("/usr/include/{}-linux-gnu", std::env::consts::ARCH);
     let mut clang = Command::new(packages::find("clang")?);
     clang.args(["-O2", "-g", "-Wall", "-target", "bpf", "-mcpu=v3"]);
-    clang.arg(format!("-DFLOW_TABLE={kind}"));
+    clang.args([format!("-DFLOW_TABLE={kind}"), format!("-DFLOWS={FLOWS}")]);
     if Path::new(&headers).is_dir() {
         clang.args(["-idirafter", &headers]);
     }

@@ -23,6 +23,8 @@ use lb_userspace::datapath::load::PROGRAMS;
 const ELEMENTS: u32 = 100;
 /// Entries of an overflow table: enough for none to give way.
 const OVERFLOW: u32 = 4096;
+/// What a flow takes an entry of.
+const FLOW_TABLES: [&str; 4] = ["flows4", "flows6", "replies4", "replies6"];
 /// Room for any frame that comes out.
 const ROOM: usize = 1 << 16;
 
@@ -105,7 +107,7 @@ impl Kernel {
         for name in ["overflow4", "overflow6", "overflow_replies4", "overflow_replies6"] {
             loader.map_max_entries(name, overflow);
         }
-        for name in ["flows4", "flows6", "replies4", "replies6"] {
+        for name in FLOW_TABLES {
             loader.map_max_entries(name, flows);
         }
         for name in ["slots", "local_backends", "vips", "frontends", "sources"] {
@@ -114,12 +116,16 @@ impl Kernel {
         Self::load_with(&mut loader)
     }
 
-    /// Loads every program with tables as large as an agent makes them.
+    /// Loads every program with tables as large as an agent makes them; those of flows have `flows` entries.
     ///
     /// # Errors
     /// As [`Kernel::load`].
-    pub fn load_full() -> Result<Self> {
-        Self::load_with(&mut EbpfLoader::new())
+    pub fn load_full(flows: u32) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        for name in FLOW_TABLES {
+            loader.map_max_entries(name, flows);
+        }
+        Self::load_with(&mut loader)
     }
 
     fn load_with(loader: &mut EbpfLoader<'_>) -> Result<Self> {

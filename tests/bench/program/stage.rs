@@ -46,7 +46,7 @@ impl Stage {
             world.tables.frontends.insert(key, Frontend { service, flags: 0 });
             world.slots(service, &[case.backend_id(place)]);
         }
-        let mut kernel = Kernel::load_full()?;
+        let mut kernel = Kernel::load_full(yardstick::FLOWS)?;
         kernel.fill(&world.tables)?;
         Ok(Self::Ours(Box::new(kernel)))
     }
