@@ -71,3 +71,80 @@ fn protocol<P: Packet>(packet: &P, l3: usize, v6: bool) -> Option<u8> {
 fn goes_on<P: Packet>(packet: &P, l4: usize) -> bool {
     matches!(packet.load::<20>(l4), Some(header) if header[13] & SYN == 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::testing::frame::{self, Frame, ethernet};
+    use crate::testing::packet::MemoryPacket;
+    use crate::wire::tcp::ACK;
+
+    const PORT: u16 = 4789;
+
+    fn ends(v6: bool) -> [SocketAddr; 2] {
+        let pair = if v6 {
+            ["[2001:db8::7]:40000", "[2001:db8::1]:80"]
+        } else {
+            ["192.0.2.7:40000", "192.0.2.1:80"]
+        };
+        pair.map(|end| end.parse().expect("an address"))
+    }
+
+    fn large(protocol: u8, v6: bool) -> Frame {
+        let [client, frontend] = ends(v6);
+        Frame::new(protocol, client, frontend).payload(&[7; 1000])
+    }
+
+    /// `inner` in the tunnel.
+    fn tunnelled(inner: &[u8], v6: bool, port: u16) -> Vec<u8> {
+        let [mut here, mut there] = ends(v6);
+        here.set_port(50_000);
+        there.set_port(port);
+        let kind = if v6 { ethertype::IPV6 } else { ethertype::IPV4 };
+        let packet = frame::tunnel((here, there), 1, 0, ends(v6)[1], inner);
+        ethernet([2; 6], [4; 6], kind, &packet)
+    }
+
+    /// The least that must be in reach of a frame, if less than all headers will do.
+    fn least(frame: &[u8]) -> Option<usize> {
+        (0..HEADERS).find(|&end| suffices(&MemoryPacket::<false>::new(&frame[..end]), PORT))
+    }
+
+    #[test]
+    fn of_data_the_headers_do() {
+        for (v6, ip) in [(false, 20), (true, 40)] {
+            assert_eq!(least(&large(TCP, v6).build()), Some(14 + ip + 20));
+            assert_eq!(least(&large(UDP, v6).build()), Some(14 + ip + 8));
+            for (outer_v6, outer) in [(false, 20), (true, 40)] {
+                let around = 14 + outer + 8 + 36;
+                let tcp = tunnelled(&large(TCP, v6).packet(), outer_v6, PORT);
+                assert_eq!(least(&tcp), Some(around + ip + 20));
+                let udp = tunnelled(&large(UDP, v6).packet(), outer_v6, PORT);
+                assert_eq!(least(&udp), Some(around + ip + 8));
+                let another = tunnelled(&large(TCP, v6).packet(), outer_v6, PORT + 1);
+                assert_eq!(least(&another), Some(14 + outer + 8), "nobody looks inside");
+            }
+        }
+    }
+
+    #[test]
+    fn of_what_has_more_to_it_all_headers_are_needed() {
+        for v6 in [false, true] {
+            for flags in [SYN, SYN | ACK] {
+                let opening = large(TCP, v6).flags(flags);
+                assert_eq!(least(&opening.build()), None);
+                assert_eq!(least(&tunnelled(&opening.packet(), v6, PORT)), None);
+            }
+            assert_eq!(least(&large(TCP, v6).tag(ethertype::VLAN, 7).build()), None);
+            assert_eq!(least(&tunnelled(&[0; 1000], v6, PORT)), None, "no IP packet");
+        }
+        assert_eq!(least(&large(TCP, false).options(&[1; 4]).build()), None);
+        let [client, frontend] = ends(false);
+        let quote = large(TCP, false).packet();
+        let error = frame::icmp_error(client.ip(), frontend.ip(), (3, 3), 0, &quote);
+        assert_eq!(least(&ethernet([2; 6], [4; 6], ethertype::IPV4, &error)), None);
+    }
+}
