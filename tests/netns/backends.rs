@@ -98,6 +98,7 @@ fn connections_of_a_removed_backend_are_reset_at_once() {
         let names = web.backends();
         let mut kept = connect_everybody(&cluster, &web, family);
         web.remove(&names[0]).unwrap();
+        web.wait_until_gone(&names[0]).unwrap();
         for (_, name, connection) in &mut kept {
             let start = Instant::now();
             let answer = connection.ask();

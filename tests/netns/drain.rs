@@ -83,6 +83,7 @@ fn the_end_of_a_drain_resets_what_is_left_with_its_next_packet() {
             assert_eq!(connection.ask().unwrap().backend, *name);
         }
         web.remove(&names[0]).unwrap();
+        web.wait_until_gone(&names[0]).unwrap();
         for (netns, name, connection) in &mut kept {
             let port = connection.local_address().unwrap().port();
             let capture = Capture::start(netns).unwrap();

@@ -5,10 +5,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use lb_common::abi::BACKEND_GONE;
+use serde_json::json;
 
 use super::document::{Backend, Port, Published, Service};
 use super::{Cluster, Family, Node, Workload, inside};
 use crate::client::{Connection, Udp};
+use crate::lbctl;
 use crate::server::Server;
 
 /// An agent that has not applied the cluster file after so long never will, also in a guest that is emulated on a busy host.
@@ -316,6 +319,33 @@ impl Deployed<'_> {
         self.change(|service| service.backend.retain(|entry| entry.name != backend))
     }
 
+    /// Waits until a backend that was removed, and is no other service's, is gone from every node's tables: a little later than
+    /// every node knows it.
+    ///
+    /// # Errors
+    /// As [`Cluster::settle`].
+    ///
+    /// # Panics
+    /// If there was no such backend.
+    pub fn wait_until_gone(&self, backend: &str) -> Result<()> {
+        let addresses = self.workload(backend).addresses;
+        let port = self
+            .servers()
+            .iter()
+            .find(|task| task.name == backend)
+            .map(|task| task.port);
+        let ends: Vec<_> = addresses.iter().map(|address| (address.to_string(), port)).collect();
+        let start = Instant::now();
+        for node in self.cluster.nodes().iter().filter(|node| node.agent().pid().is_some()) {
+            while holds(node, &ends)? {
+                let patient = start.elapsed() < SETTLED;
+                ensure!(patient, "{backend} stays in the tables of {}", node.name());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        Ok(())
+    }
+
     /// Changes what the cluster file says of it, and waits until every node knows it.
     ///
     /// # Errors
@@ -374,4 +404,16 @@ impl Drop for Deployed<'_> {
             eprintln!("note: service {} stays in the cluster file: {error}", self.name);
         }
     }
+}
+
+/// Whether a backend with one of these addresses and ports is in a node's tables and not gone.
+fn holds(node: &Node, ends: &[(String, Option<u16>)]) -> Result<bool> {
+    let dump = lbctl::json(node, &["map", "dump", "backends"])?;
+    let rows = dump["items"].as_array().context("rows of backends")?;
+    Ok(rows.iter().map(|row| &row["value"]).any(|row| {
+        row["state"] != BACKEND_GONE
+            && ends
+                .iter()
+                .any(|(address, port)| row["address"] == address.as_str() && row["port"] == json!(port))
+    }))
 }
