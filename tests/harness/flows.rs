@@ -12,10 +12,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::client::{Answer, Connection, PATIENCE, Udp};
 use crate::netns::Netns;
+use crate::require;
 
-/// One answer of a long transfer: at its pace, seconds.
+/// One answer of a long transfer: at its pace, seconds, on a slow machine as many times longer.
 const TRANSFER: usize = 4 << 20;
-/// What of it is read at a time, and how long it rests then.
+/// What of it is read at a time, and how long it rests then: on a slow machine longer, where these transfers would leave the
+/// processor to nobody else.
 const PIECE: usize = 32 << 10;
 const PACE: Duration = Duration::from_millis(20);
 /// Threads that ask on the kept flows.
@@ -159,18 +161,19 @@ impl Busy {
     /// Waits until every flow that still lives has been used, from one end to the other, after the call.
     ///
     /// # Panics
-    /// If that takes longer than a minute: no wait within it may be longer than [`PATIENCE`].
+    /// If that takes longer than a minute (on a slow machine, [`require::slowness`] minutes): no wait within it may be longer
+    /// than [`PATIENCE`].
     pub fn round(&self) {
         let before: Vec<u64> = self
             .threads
             .iter()
             .map(|(rounds, _)| rounds.load(Ordering::Relaxed))
             .collect();
-        let start = Instant::now();
+        let (start, limit) = (Instant::now(), Duration::from_secs(60) * require::slowness());
         for ((rounds, thread), before) in self.threads.iter().zip(before) {
             // The round that is going on may have begun before.
             while rounds.load(Ordering::Relaxed) < before + 2 && !thread.is_finished() {
-                assert!(start.elapsed() < Duration::from_secs(60), "the flows stand still");
+                assert!(start.elapsed() < limit, "the flows stand still");
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
@@ -225,7 +228,7 @@ impl Flow {
         let (socket, first) = match usage {
             Use::Datagrams => {
                 let socket = Udp::open(target)?;
-                let first = socket.ask(PATIENCE)?;
+                let first = socket.ask(PATIENCE * require::slowness())?;
                 (Socket::Datagrams(socket), first)
             }
             Use::Requests | Use::Transfer => {
@@ -257,13 +260,13 @@ impl Flow {
     fn exchange(&mut self, stop: &AtomicBool, rounds: &AtomicU64) -> io::Result<u64> {
         let (answer, answers) = match &mut self.socket {
             Socket::Requests(connection) => (connection.ask()?, 1),
-            Socket::Datagrams(socket) => (socket.ask(PATIENCE)?, 1),
+            Socket::Datagrams(socket) => (socket.ask(PATIENCE * require::slowness())?, 1),
             Socket::Transfer(connection) => {
                 let mut pieces = 0;
                 connection.download_by_pieces(TRANSFER, PIECE, || {
                     pieces += 1;
                     rounds.fetch_add(1, Ordering::Relaxed);
-                    std::thread::sleep(PACE);
+                    std::thread::sleep(PACE * require::slowness());
                     !stop.load(Ordering::Relaxed)
                 })?;
                 if stop.load(Ordering::Relaxed) {

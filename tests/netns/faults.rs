@@ -11,6 +11,7 @@ use lb_tests::client::{ask_udp, get};
 use lb_tests::cluster::{Cluster, Deployed, Family, Node, Port, Published, Service, Spec};
 use lb_tests::evidence;
 use lb_tests::flows::{Busy, Flows, Report, Use};
+use lb_tests::require;
 use lb_tests::traffic::{Style, Traffic};
 use lb_userspace::datapath::view::View;
 use lb_userspace::fault::Point;
@@ -19,7 +20,9 @@ use super::own;
 
 const PROMISE: &str = "no-flow-lost";
 /// A start in a debug build, on a machine with other work.
-const PATIENCE: Duration = Duration::from_secs(90);
+fn patience() -> Duration {
+    Duration::from_secs(90) * require::slowness()
+}
 
 fn setting(name: &str, default: usize) -> usize {
     let text = std::env::var(name).unwrap_or_default();
@@ -136,7 +139,7 @@ fn die_at(node: &Node, point: Point, variables: &[(&'static str, String)]) {
         agent.stop().unwrap()
     } else {
         agent
-            .wait_end(PATIENCE)
+            .wait_end(patience())
             .unwrap_or_else(|error| panic!("{} is never reached: {error}\n{}", point.name(), agent.log()))
     };
     assert_eq!(status.signal(), Some(9), "{}: {status}\n{}", point.name(), agent.log());
@@ -346,7 +349,7 @@ fn no_flow_is_lost_without_cluster_state_or_with_an_old_one() {
     node.agent().spawn(node.netns()).unwrap();
     let started = std::time::Instant::now();
     while !node.agent().log()[log..].contains("programs loaded") {
-        assert!(started.elapsed() < PATIENCE, "{}", node.agent().log());
+        assert!(started.elapsed() < patience(), "{}", node.agent().log());
         std::thread::sleep(Duration::from_millis(10));
     }
     let absence = Duration::from_secs(setting("LB_FAULT_ABSENCE", 5) as u64);

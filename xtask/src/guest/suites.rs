@@ -54,7 +54,7 @@ pub(crate) const SUITES: &[Suite] = &[
         unfit: &[],
     },
     // What takes less than two minutes there, alone. All others are a matter of `--all`: clusters of their own with agents that
-    // begin again and again, long transfers, floods.
+    // begin again and again, long transfers, floods, loads that are measured.
     Suite {
         name: "netns",
         target: "netns",
@@ -69,6 +69,7 @@ pub(crate) const SUITES: &[Suite] = &[
 const NETNS: &[&str] = &[
     "backends::a_connection_that_one_backend_refuses_is_taken_by_another_at_once",
     "backends::a_draining_backend_keeps_its_connections_and_gets_no_new_one",
+    "backends::backends_come_and_drain_under_traffic_without_a_failed_request",
     "backends::connections_of_a_removed_backend_are_reset_at_once",
     "backends::udp_moves_at_once",
     "backends::weights_are_shares_of_new_connections",
@@ -88,6 +89,7 @@ const NETNS: &[&str] = &[
     "errors::a_datagram_to_a_task_that_does_not_listen_is_refused_at_once",
     "errors::datagrams_in_fragments_arrive_whole_both_ways",
     "filter::only_allowed_clients_are_answered_on_every_node",
+    "fragments::fragments_that_overtake_each_other_arrive_or_are_counted",
     "gateway::a_container_reaches_every_backend_through_its_own_node",
     "host::a_process_of_the_node_is_refused_where_nobody_serves",
     "host::a_process_of_the_node_reaches_every_backend_in_turn",
@@ -103,6 +105,7 @@ const NETNS: &[&str] = &[
     "operator::lbctl_explains_names_maps_programs_and_plan",
     "operator::lbctl_has_its_exit_codes",
     "operator::lbctl_shows_services_backends_and_connections",
+    "operator::metrics_count_what_was_forwarded",
     "operator::the_admin_socket_is_for_owner_and_group",
     "operator::the_agent_keeps_no_privilege_that_it_does_not_need",
     "published::a_backend_reaches_its_own_published_port",
@@ -114,6 +117,7 @@ const NETNS: &[&str] = &[
     "published::round_robin_is_exact_for_one_client",
     "published::round_robin_is_exact_for_parallel_clients",
     "published::udp_is_answered_on_every_node",
+    "scale::a_full_table_is_reported_and_retried",
     "topology::",
     "transfer::segments_fit_the_tunnel_and_nothing_else_is_shrunk",
     "transfer::the_time_to_live_falls_with_every_node",
