@@ -14,9 +14,11 @@ use lb_common::abi::{
     self, Counter, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, PathMtu, Pressure, Reply, ServiceCounter,
     SourceKey, Table, capacity,
 };
+use lb_common::route::{self, Kept, KeptInterface};
 use lb_common::testing::fixture::{Entry, Input};
 use lb_common::testing::tables::MemoryTables;
 use lb_common::tuple::Tuple;
+use lb_common::way::{self, KeptWay};
 use lb_userspace::datapath::load::PROGRAMS;
 
 /// Elements of the arrays that worlds use.
@@ -148,9 +150,9 @@ impl Kernel {
     /// If a map refuses an entry.
     pub fn fill(&mut self, tables: &MemoryTables) -> Result<()> {
         // What the kernel said of routes in another world.
-        self.zero::<[u32; 15]>("routes", 256)?;
-        self.zero::<[u32; 20]>("ways", 256)?;
-        self.zero::<[u32; 6]>("outputs", 256)?;
+        self.zero::<[u32; words::<Kept>()]>("routes", 1 << route::PLACES_SHIFT)?;
+        self.zero::<[u32; words::<KeptInterface>()]>("outputs", 1 << route::PLACES_SHIFT)?;
+        self.zero::<[u32; words::<KeptWay>()]>("ways", 1 << way::PLACES_SHIFT)?;
         self.refill(tables)
     }
 
@@ -384,6 +386,12 @@ pub fn takes(input: &Input) -> bool {
         _ => 1,
     };
     !input.side_tag && input.frame.len() >= 14 + least
+}
+
+/// Words of a row that only programs read and write.
+const fn words<T>() -> usize {
+    assert!(size_of::<T>().is_multiple_of(4));
+    size_of::<T>() / 4
 }
 
 fn by_family<V: Copy>(all: &BTreeMap<Tuple, V>) -> (BTreeMap<FlowKey4, V>, BTreeMap<FlowKey6, V>) {
