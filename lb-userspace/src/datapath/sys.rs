@@ -4,8 +4,6 @@
 
 mod element;
 mod object;
-#[cfg(test)]
-pub(super) mod testing;
 
 use std::io;
 use std::mem::size_of;
@@ -59,3 +57,6 @@ pub(super) fn wait_for_programs() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
+
+#[cfg(test)]
+pub(super) mod testing;

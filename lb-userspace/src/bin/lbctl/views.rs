@@ -6,8 +6,6 @@ mod kernel;
 mod pages;
 mod service;
 mod status;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use backend::tasks;
 pub(crate) use kernel::percent;
@@ -17,3 +15,6 @@ fn list(items: impl Iterator<Item = impl ToString>) -> String {
     let all: Vec<_> = items.map(|i| i.to_string()).collect();
     if all.is_empty() { "-".into() } else { all.join(",") }
 }
+
+#[cfg(test)]
+mod tests;
