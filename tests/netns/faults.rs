@@ -3,20 +3,21 @@
 //! `LB_FAULT_FLOWS` is the number of TCP connections (a fifth as many UDP flows beside them), `LB_FAULT_UPDATES` that of
 //! changes of services, `LB_FAULT_ABSENCE` the seconds without any cluster state.
 
-use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+mod death;
+mod live;
+
 use std::time::Duration;
 
 use lb_tests::client::{ask_udp, get};
-use lb_tests::cluster::{Cluster, Deployed, Family, Node, Port, Published, Service, Spec};
+use lb_tests::cluster::{Cluster, Family, Port, Published, Service, Spec};
 use lb_tests::evidence;
-use lb_tests::flows::{Busy, Flows, Report, Use};
 use lb_tests::require;
 use lb_tests::traffic::{Style, Traffic};
-use lb_userspace::datapath::view::View;
 use lb_userspace::fault::Point;
 
 use super::own;
+use death::{another_build, change_something, die_at, start, tags};
+use live::Live;
 
 const PROMISE: &str = "no-flow-lost";
 /// A start in a debug build, on a machine with other work.
@@ -30,165 +31,6 @@ fn setting(name: &str, default: usize) -> usize {
         return default;
     }
     text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}"))
-}
-
-/// Two nodes with a TCP and a UDP service on both, and flows to them from outside and inside, in both families.
-struct Live<'a> {
-    _web: Deployed<'a>,
-    _time: Deployed<'a>,
-    busy: Busy,
-}
-
-impl<'a> Live<'a> {
-    fn open(cluster: &'a Cluster) -> Self {
-        let web = cluster.deploy(Spec::tcp().published().on(&[0, 1])).unwrap();
-        let time = cluster.deploy(Spec::udp().published().on(&[0, 1])).unwrap();
-        let mut flows = Flows::default();
-        // Four ways in two families, and of each way one long transfer.
-        let each = setting("LB_FAULT_FLOWS", 64).div_ceil(8);
-        for family in Family::BOTH {
-            for service in [&web, &time] {
-                let ways = [
-                    (cluster.client(0).netns(), service.on_node(0, family)),
-                    (cluster.client(0).netns(), service.on_node(1, family)),
-                    (cluster.workloads(0, "shop")[1].netns(), service.vip(family)),
-                    (cluster.workloads(1, "shop")[1].netns(), service.vip(family)),
-                ];
-                for (netns, target) in ways {
-                    let wanted = if service.name() == web.name() {
-                        vec![(Use::Transfer, 1), (Use::Requests, each.max(3) - 1)]
-                    } else {
-                        vec![(Use::Datagrams, each.div_ceil(5).max(2))]
-                    };
-                    for (usage, count) in wanted {
-                        flows.open(netns, target, usage, count).unwrap();
-                    }
-                }
-            }
-        }
-        for (figure, usage) in [
-            ("kept TCP connections", Use::Requests),
-            ("long TCP transfers", Use::Transfer),
-            ("UDP flows", Use::Datagrams),
-        ] {
-            evidence::record(PROMISE, figure, flows.count(usage));
-        }
-        let busy = flows.start();
-        busy.round();
-        Self {
-            _web: web,
-            _time: time,
-            busy,
-        }
-    }
-
-    /// Nothing happened to any flow.
-    #[track_caller]
-    fn assert_lossless(self) {
-        let report: Report = self.busy.stop();
-        report.assert_lossless();
-        evidence::record(PROMISE, "answers on them, 0 resets, 0 stalls, 0 wrong", report.answered);
-    }
-}
-
-/// What a plan of every phase needs, each time another: a service that comes while one goes, a backend that drains while
-/// another is back, an interface that comes while one goes.
-fn change_something(cluster: &Cluster, shift: &Deployed<'_>, number: usize) {
-    let backends = shift.document().backend;
-    let edit = cluster.edit(|document| {
-        document.service.retain(|service| !service.name.starts_with("passing"));
-        document.service.push(Service {
-            name: format!("passing{number}"),
-            network: "shop".into(),
-            mode: "vip",
-            vip: vec!["10.1.0.250".parse().unwrap()],
-            ports: vec![Port {
-                port: 1000 + number as u16,
-                target: 9,
-                protocol: "tcp",
-                published: Some(Published::On(10_000 + number as u16)),
-            }],
-            backend: backends.clone(),
-            ..Service::default()
-        });
-        for (index, backend) in document.service(shift.name()).backend.iter_mut().enumerate() {
-            backend.state = if index % 2 == number % 2 { "ready" } else { "draining" };
-        }
-    });
-    edit.unwrap();
-    let node = cluster.node(0).netns();
-    if number > 0 {
-        node.ip(&format!("link del shop9{}", number - 1)).unwrap();
-    }
-    node.ip(&format!(
-        "link add shop9{number} type veth peer name far{number}\nlink set shop9{number} up"
-    ))
-    .unwrap();
-}
-
-/// Starts the agent so that it dies at `point`, and sees to it that it does.
-#[track_caller]
-fn die_at(node: &Node, point: Point, variables: &[(&'static str, String)]) {
-    let mut agent = node.agent();
-    let mut variables = variables.to_vec();
-    variables.push(("LB_FAULT", point.name()));
-    agent.set_environment(&variables);
-    agent.spawn(node.netns()).unwrap();
-    let status = if matches!(point, Point::StopBegun | Point::StopEnded) {
-        agent.wait_ready().unwrap();
-        agent.stop().unwrap()
-    } else {
-        agent
-            .wait_end(patience())
-            .unwrap_or_else(|error| panic!("{} is never reached: {error}\n{}", point.name(), agent.log()))
-    };
-    assert_eq!(status.signal(), Some(9), "{}: {status}\n{}", point.name(), agent.log());
-}
-
-fn start(node: &Node, variables: &[(&'static str, String)]) {
-    node.agent().set_environment(variables);
-    node.start_agent().unwrap();
-}
-
-/// The object with other instructions that do the same: of a small number, moving 32 bits is moving 64.
-fn another_build(directory: &Path) -> PathBuf {
-    use object::{Object as _, ObjectSection as _, SectionKind};
-    let mut bytes = lb_userspace::datapath::OBJECT.to_vec();
-    let sections: Vec<_> = object::File::parse(&bytes[..])
-        .expect("an object")
-        .sections()
-        .filter(|section| section.kind() == SectionKind::Text)
-        .filter_map(|section| section.file_range())
-        .collect();
-    let mut changed = 0;
-    for (start, length) in sections {
-        let code = &mut bytes[start as usize..(start + length) as usize];
-        let mut wide = false;
-        for instruction in code.chunks_exact_mut(8) {
-            let first = instruction[0];
-            let small = i32::from_le_bytes(instruction[4..8].try_into().expect("four bytes")) > 0;
-            // BPF_ALU64 | BPF_MOV | BPF_K becomes BPF_ALU | BPF_MOV | BPF_K; the second half of a wide load is data.
-            if !wide && first == 0xb7 && small {
-                instruction[0] = 0xb4;
-                changed += 1;
-            }
-            wide = !wide && first == 0x18;
-        }
-    }
-    assert!(changed > 0, "nothing to change in the object");
-    let path = directory.join("changed.o");
-    std::fs::write(&path, bytes).expect("written");
-    path
-}
-
-/// Tags of the programs behind a node's links: hashes of their instructions.
-fn tags(node: &Node) -> Vec<String> {
-    let programs = View::find(node.bpffs()).unwrap().programs().unwrap();
-    let links = programs.into_iter().filter(|program| program.hook.is_some());
-    let mut tags: Vec<_> = links.map(|link| link.tag.expect("a tag")).collect();
-    tags.sort();
-    tags.dedup();
-    tags
 }
 
 #[test]
@@ -358,8 +200,8 @@ fn no_flow_is_lost_without_cluster_state_or_with_an_old_one() {
         served += 1;
         live.busy.round();
         for family in Family::BOTH {
-            client.run(|| get(live._web.on_node(0, family))).unwrap();
-            client.run(|| ask_udp(live._time.on_node(0, family))).unwrap();
+            client.run(|| get(live.web.on_node(0, family))).unwrap();
+            client.run(|| ask_udp(live.time.on_node(0, family))).unwrap();
         }
     }
     let without = gone.elapsed().as_secs();
@@ -380,8 +222,8 @@ fn no_flow_is_lost_while_services_change() {
         return;
     };
     let live = Live::open(&cluster);
-    let backends = live._web.document().backend;
-    let (web, time) = (live._web.name().to_owned(), live._time.name().to_owned());
+    let backends = live.web.document().backend;
+    let (web, time) = (live.web.name().to_owned(), live.time.name().to_owned());
     let rounds = setting("LB_FAULT_UPDATES", 500).div_ceil(TOGETHER);
     for round in 0..rounds {
         let edit = cluster.edit(|document| {

@@ -4,19 +4,21 @@
 #[allow(unreachable_pub, reason = "in the agent's crate it is reached")]
 mod agent;
 
+mod document;
+mod features;
+
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
-use aya::programs::ProgramType;
-use aya::sys::{BpfHelper, is_helper_supported, is_program_supported};
 use clap::Args;
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use crate::{ebpf, guest, workspace};
+pub(crate) use document::document;
+use features::{FEATURES, Feature, Seen};
 
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Arguments {
@@ -31,148 +33,7 @@ pub(crate) struct Arguments {
     raw: Option<PathBuf>,
 }
 
-/// Something of the kernel that the balancer uses.
-struct Feature {
-    /// In the record.
-    id: &'static str,
-    /// In the document.
-    name: &'static str,
-    /// Release of Linux; empty: by its configuration.
-    since: &'static str,
-    /// What it is needed for, or what is lost without it.
-    text: &'static str,
-    needed: bool,
-    seen: Seen,
-}
-
-/// How it is known whether it is there.
-enum Seen {
-    /// The kernel is asked.
-    Asked(fn() -> Result<bool>),
-    /// The programs are not loaded without it.
-    Loading,
-    /// The tests of the tier `attach` fail without it.
-    Attaching,
-}
-
-const FEATURES: &[Feature] = &[
-    Feature {
-        id: "xdp",
-        name: "XDP programs",
-        since: "4.8",
-        text: "published ports and the tunnel, where the driver has the hook",
-        needed: true,
-        seen: Seen::Asked(|| Ok(is_program_supported(ProgramType::Xdp)?)),
-    },
-    Feature {
-        id: "tc",
-        name: "tc programs (`CONFIG_NET_CLS_ACT`)",
-        since: "4.1",
-        text: "everything else",
-        needed: true,
-        seen: Seen::Asked(|| Ok(is_program_supported(ProgramType::SchedClassifier)?)),
-    },
-    Feature {
-        id: "bpffs",
-        name: "a file system of type `bpf`",
-        since: "4.4",
-        text: "pins; mounted at `/sys/fs/bpf` by systemd, else by the agent",
-        needed: true,
-        seen: Seen::Asked(|| {
-            Ok(fs::read_to_string("/proc/filesystems")?
-                .lines()
-                .any(|line| line.ends_with("\tbpf")))
-        }),
-    },
-    Feature {
-        id: "jit",
-        name: "`CONFIG_BPF_JIT`",
-        since: "",
-        text: "speed",
-        needed: true,
-        seen: Seen::Asked(|| Ok(Path::new("/proc/sys/net/core/bpf_jit_enable").exists())),
-    },
-    Feature {
-        id: "map_btf",
-        name: "BTF of maps",
-        since: "4.18",
-        text: "`bpftool map dump` with field names",
-        needed: true,
-        seen: Seen::Loading,
-    },
-    Feature {
-        id: "fib_lookup",
-        name: "`bpf_fib_lookup`",
-        since: "4.18",
-        text: "the way to other nodes and to workloads",
-        needed: true,
-        seen: Seen::Asked(|| helper(BpfHelper::BPF_FUNC_fib_lookup)),
-    },
-    Feature {
-        id: "xdp_links",
-        name: "XDP links that can be pinned",
-        since: "5.9",
-        text: "the datapath outlives the agent",
-        needed: true,
-        seen: Seen::Attaching,
-    },
-    Feature {
-        id: "redirect_neigh",
-        name: "`bpf_redirect_neigh`",
-        since: "5.10",
-        text: "next hops",
-        needed: true,
-        seen: Seen::Asked(|| helper(BpfHelper::BPF_FUNC_redirect_neigh)),
-    },
-    Feature {
-        id: "redirect_peer",
-        name: "`bpf_redirect_peer`",
-        since: "5.10",
-        text: "delivery into workloads",
-        needed: true,
-        seen: Seen::Asked(|| helper(BpfHelper::BPF_FUNC_redirect_peer)),
-    },
-    Feature {
-        id: "coarse_clock",
-        name: "`bpf_ktime_get_coarse_ns`",
-        since: "5.11",
-        text: "the clock of flows",
-        needed: true,
-        seen: Seen::Asked(|| helper(BpfHelper::BPF_FUNC_ktime_get_coarse_ns)),
-    },
-    Feature {
-        id: "atomics",
-        name: "atomic operations that return a value (instruction set v3)",
-        since: "5.12",
-        text: "exact round robin on any number of CPUs",
-        needed: true,
-        seen: Seen::Loading,
-    },
-    Feature {
-        id: "tcx",
-        name: "tcx links",
-        since: "6.6",
-        text: "filters on a clsact qdisc; same programs, but a filter is replaced rather than a link updated",
-        needed: false,
-        seen: Seen::Asked(|| Ok(agent::Features::probe().tcx)),
-    },
-    Feature {
-        id: "l4_csum_ipv6",
-        name: "`BPF_F_IPV6` of `bpf_l4_csum_replace`",
-        since: "6.16",
-        text: "where a card sums whole packets (`CHECKSUM_COMPLETE`), its sum of a translated IPv6 packet is off, and the \
-               receiving kernel sums again",
-        needed: false,
-        seen: Seen::Asked(|| Ok(agent::Features::probe().l4_csum_ipv6)),
-    },
-];
-
-fn helper(helper: BpfHelper) -> Result<bool> {
-    Ok(is_helper_supported(ProgramType::SchedClassifier, helper)?)
-}
-
 const RECORD: &str = "lb-ebpf/kernels.toml";
-const DOCUMENT: &str = "docs/kernel.md";
 
 /// `lb-ebpf/kernels.toml`: kernels by release.
 type Record = BTreeMap<String, Kernel>;
@@ -266,117 +127,15 @@ fn record() -> Result<Record> {
     }
 }
 
-/// `docs/kernel.md` with its tables made anew; all else is written by hand.
-pub(crate) fn document() -> Result<(&'static str, String)> {
-    let path = workspace().join(DOCUMENT);
-    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let record = record()?;
-    let text = replaced(&text, "needed", &features(&record, true, "for"))?;
-    let text = replaced(&text, "used", &features(&record, false, "without it"))?;
-    Ok((DOCUMENT, replaced(&text, "verified", &verified(&record))?))
-}
-
-/// Puts a table between its two marks.
-fn replaced(text: &str, name: &str, table: &str) -> Result<String> {
-    let begin = format!("<!-- {name}: made by `cargo xtask gen` -->\n");
-    let missing = || format!("{DOCUMENT} has no {}", begin.trim());
-    let (before, rest) = text.split_once(&begin).with_context(missing)?;
-    let (_, after) = rest.split_once("<!-- end -->").with_context(missing)?;
-    Ok(format!("{before}{begin}{table}<!-- end -->{after}"))
-}
-
-fn features(record: &Record, needed: bool, last: &str) -> String {
-    let kernels = sorted(record);
-    let mut text = head(&["feature", "since", last], &kernels);
-    for feature in FEATURES.iter().filter(|feature| feature.needed == needed) {
-        let _ = write!(text, "| {} | {} | {} |", feature.name, feature.since, feature.text);
-        for (_, kernel) in &kernels {
-            let cell = match feature.seen {
-                Seen::Asked(_) => match kernel.features.get(feature.id) {
-                    Some(true) => "yes",
-                    Some(false) => "no",
-                    None => "",
-                },
-                Seen::Loading => "loads",
-                Seen::Attaching => "attaches",
-            };
-            let _ = write!(text, " {cell} |");
-        }
-        text.push('\n');
-    }
-    text
-}
-
-fn verified(record: &Record) -> String {
-    let kernels = sorted(record);
-    let mut text = head(&["program"], &kernels);
-    let names: std::collections::BTreeSet<&String> = kernels.iter().flat_map(|(_, k)| k.verified.keys()).collect();
-    for name in names {
-        let _ = write!(text, "| `{name}` |");
-        for (_, kernel) in &kernels {
-            let count = kernel.verified.get(name).map(u32::to_string).unwrap_or_default();
-            let _ = write!(text, " {count} |");
-        }
-        text.push('\n');
-    }
-    text
-}
-
-fn head(columns: &[&str], kernels: &[(&str, &Kernel)]) -> String {
-    let columns: Vec<&str> = columns
-        .iter()
-        .copied()
-        .chain(kernels.iter().map(|(release, _)| *release))
-        .collect();
-    format!("| {} |\n{}|\n", columns.join(" | "), "|---".repeat(columns.len()))
-}
-
-/// Older kernels first.
-fn sorted(record: &Record) -> Vec<(&str, &Kernel)> {
-    let mut kernels: Vec<(&str, &Kernel)> = record.iter().map(|(release, kernel)| (&**release, kernel)).collect();
-    kernels.sort_by_key(|(release, _)| {
-        let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
-        (numbers.next(), numbers.next())
-    });
-    kernels
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn kernel(tcx: bool, count: u32) -> Kernel {
+    pub(super) fn kernel(tcx: bool, count: u32) -> Kernel {
         Kernel {
             features: [("tcx".to_owned(), tcx)].into(),
             verified: [("tc_node".to_owned(), count)].into(),
         }
-    }
-
-    #[test]
-    fn tables_have_a_column_for_each_kernel_in_the_order_of_their_age() {
-        let record: Record = [("6.18".into(), kernel(true, 7)), ("6.1".into(), kernel(false, 5))].into();
-        let used = features(&record, false, "without it");
-        assert!(
-            used.starts_with("| feature | since | without it | 6.1 | 6.18 |\n|---|---|---|---|---|\n"),
-            "{used}"
-        );
-        let tcx = used.lines().find(|line| line.starts_with("| tcx links")).unwrap();
-        assert!(tcx.ends_with("| no | yes |"), "{tcx}");
-        assert!(verified(&record).ends_with("| `tc_node` | 5 | 7 |\n"));
-    }
-
-    #[test]
-    fn a_table_is_replaced_between_its_marks_alone() {
-        let mark = "<!-- used: made by `cargo xtask gen` -->\n";
-        let text = format!("before\n{mark}old\n<!-- end -->\nafter\n");
-        let expected = format!("before\n{mark}new\n<!-- end -->\nafter\n");
-        assert_eq!(replaced(&text, "used", "new\n").unwrap(), expected);
-        assert!(
-            replaced("nothing", "used", "new\n")
-                .unwrap_err()
-                .to_string()
-                .contains("docs/kernel.md has no")
-        );
     }
 
     #[test]

@@ -129,5 +129,4 @@ impl PartialEq for Told {
 }
 
 #[cfg(test)]
-#[path = "merge/tests.rs"]
 mod tests;

@@ -132,5 +132,4 @@ pub(super) fn held(whole: &Snapshot, rest: &Snapshot) -> BTreeMap<String, usize>
 }
 
 #[cfg(test)]
-#[path = "reported/tests.rs"]
 pub(super) mod tests;

@@ -1,37 +1,34 @@
-//! [`Synchronizer`]: makes the kernel hold what the newest snapshot says. Level-triggered: each run looks at
-//! everything, whatever the reason for it.
+//! [`Synchronizer`]: makes the kernel hold what the newest snapshot says. Level-triggered: a run looks
+//! at everything, whatever the reason for it, unless nothing but a few services has changed (`follow`).
 //!
 //! Order: what programs need to know of interfaces, then the programs, then the tables, then what is left over.
 //! So nobody is sent to a backend whose interface cannot translate its replies yet; programs whose tables are
 //! still empty pass everything.
 
+mod basis;
 mod follow;
+mod look;
+mod write;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
-use ipnet::Ipv4Net;
-use lb_common::abi::{EndpointKey, InterfaceKey, Interfaces as InterfaceTable, Settings, SettingsTable};
+use anyhow::Result;
+use lb_common::abi::{EndpointKey, Interface, InterfaceKey, Settings};
 
-use super::carried;
 use super::containers::Finder;
-use super::surroundings::{self, Oddity};
-use super::{loopback, reported};
+use super::surroundings::Oddity;
 use crate::config::Config;
 use crate::datapath::attach::{Attacher, Attachment, Interfaces};
 use crate::datapath::collect::Census;
 use crate::datapath::probe::Features;
-use crate::datapath::shed;
 use crate::datapath::store::Store;
-use crate::fault::{self, Point};
-use crate::model::desired::{self, Desired, UnknownNode};
-use crate::model::snapshot::{Service, Snapshot};
+use crate::model::snapshot::Snapshot;
 use crate::net::{Link, Netlink, Routes};
-use crate::plan::store::{ReadTables, WriteTables};
-use crate::plan::{self, Actual, Mirror, Plan, Resting, Reusable};
+use crate::plan::{Mirror, Resting, Reusable};
 use crate::provider::docker::Local;
+pub(super) use basis::Basis;
 use follow::Removals;
 
 /// What one synchronisation did.
@@ -53,41 +50,6 @@ pub(super) struct Outcome {
     pub(super) basis: Arc<Basis>,
     /// All tables were read and compared, which takes memory for a moment.
     pub(super) whole: bool,
-}
-
-/// From what [`Desired`] is made. It is large, and nobody needs it between two synchronisations.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Basis {
-    snapshot: Arc<Snapshot>,
-    node: String,
-    known: Arc<desired::Interfaces>,
-}
-
-impl Basis {
-    /// What the tables should hold.
-    ///
-    /// # Errors
-    /// If the snapshot does not know the node.
-    pub(super) fn desired(&self) -> Result<Desired, UnknownNode> {
-        Desired::compile(&self.snapshot, &self.node, &self.known)
-    }
-
-    /// The same of these services alone.
-    fn part(&self, services: &[Arc<Service>]) -> Result<Desired, UnknownNode> {
-        let Snapshot {
-            generation,
-            nodes,
-            networks,
-            ..
-        } = &*self.snapshot;
-        let part = Snapshot {
-            generation: *generation,
-            nodes: nodes.clone(),
-            networks: networks.clone(),
-            services: services.iter().cloned().collect(),
-        };
-        Desired::compile(&part, &self.node, &self.known)
-    }
 }
 
 /// Holds everything that changes the kernel's state.
@@ -133,7 +95,7 @@ struct Last {
 struct Inputs {
     basis: Arc<Basis>,
     links: Vec<Link>,
-    rows: std::collections::BTreeMap<InterfaceKey, lb_common::abi::Interface>,
+    rows: BTreeMap<InterfaceKey, Interface>,
     settings: Settings,
 }
 
@@ -198,71 +160,12 @@ impl Synchronizer {
     /// # Errors
     /// If nothing could be done. Failures of parts are in [`Outcome::problems`].
     pub(super) async fn run(&mut self, cluster: &Cluster<'_>, depth: Depth) -> Result<Option<Outcome>> {
-        let Cluster { node, snapshot, local } = *cluster;
         if depth == Depth::Snapshot
             && let Some(outcome) = self.follow(cluster).await?
         {
             return Ok(Some(outcome));
         }
-        self.routes.clear();
-        let links = self.netlink.links().await?;
-        let addresses = self.netlink.addresses().await?;
-        let (mut interfaces, mut odd) = surroundings::choose(&self.config, node, snapshot, &links, &addresses);
-        if interfaces.host.is_some()
-            && let Err(error) = loopback::prepare(&self.config.paths.run)
-        {
-            interfaces.host = None;
-            odd.push(Oddity::new(
-                "",
-                format!("the node's own processes are not answered on published ports: {error:#}"),
-            ));
-        }
-        let bridge = self.gateway_bridge(&links).await?;
-        let (masquerade, unfit) =
-            surroundings::Masquerade::new(&self.config, surroundings::own_addresses(node, snapshot), bridge);
-        odd.extend(unfit);
-        let backends = surroundings::local_backends(node, &snapshot.networks, &snapshot.services);
-        let addresses = backends.iter().map(|(ip, _)| *ip);
-        let places = self.netlink.places(&links, addresses, &mut self.routes).await?.places;
-        let (mut known, unserved) = surroundings::backend_interfaces(&places, &backends, &interfaces, &links);
-        odd.extend(unserved);
-        // What the other nodes' agents have is in the snapshot itself: it changes when they have more.
-        let served = match reported::hold(snapshot, node).map(Arc::new) {
-            Some(rest) => {
-                odd.extend(reported::held(snapshot, &rest).into_iter().map(|(node, count)| {
-                    let reason =
-                        format!("{count} backends on {node} wait until its agent has them; does it run there?");
-                    Oddity::new("", reason)
-                }));
-                rest
-            }
-            None => Arc::clone(snapshot),
-        };
-        let mut held = None;
-        if let Some(finder) = &mut self.finder {
-            let ports = interfaces.workloads.iter().filter(|w| w.network.is_empty());
-            let ports = ports.map(|w| w.link.ifindex).collect();
-            let found = finder.find(local, &ports).await;
-            // A network that the snapshot does not have yet is attached with it.
-            let there = |name: &str| snapshot.networks.iter().any(|n| n.name == name);
-            interfaces
-                .workloads
-                .extend(found.workloads.into_iter().filter(|w| there(&w.network)));
-            known.extend(found.reach);
-            held = carried::hold(&served, node, &found.carried).map(Arc::new);
-            odd.extend(found.problems.into_iter().map(|problem| Oddity::new("", problem)));
-        }
-        self.waiting = held.is_some();
-        let inputs = Inputs {
-            basis: Arc::new(Basis {
-                snapshot: held.unwrap_or(served),
-                node: node.to_owned(),
-                known: Arc::new(known),
-            }),
-            links,
-            rows: surroundings::interface_rows(&interfaces, snapshot),
-            settings: surroundings::settings(&self.config, &interfaces, self.features, &masquerade),
-        };
+        let (inputs, interfaces, odd) = self.look(cluster).await?;
         if depth == Depth::Changes && self.last.as_ref().is_some_and(|last| last.inputs == inputs) {
             return Ok(None);
         }
@@ -279,154 +182,5 @@ impl Synchronizer {
             });
         }
         Ok(Some(outcome))
-    }
-
-    /// The subnet of the bridge over which workloads reach the outside.
-    async fn gateway_bridge(&self, links: &[Link]) -> Result<Option<Ipv4Net>> {
-        match surroundings::gateway_bridge(&self.config, links) {
-            Some(link) => Ok(self.netlink.subnet(link.ifindex).await?),
-            None => Ok(None),
-        }
-    }
-
-    fn write(
-        &mut self,
-        inputs: &Inputs,
-        interfaces: &Interfaces,
-        odd: Vec<Oddity>,
-    ) -> Result<(Outcome, Option<Mirror>)> {
-        let mut outcome = Outcome {
-            odd,
-            basis: Arc::clone(&inputs.basis),
-            whole: true,
-            ..Outcome::default()
-        };
-        let start = Instant::now();
-        let desired = inputs.basis.desired()?;
-        for refusal in &desired.refused {
-            outcome.odd.push(Oddity::new(&refusal.object, &refusal.reason));
-        }
-        outcome.phases[0] = start.elapsed();
-        fault::here(Point::SyncBegun);
-
-        if self.store.get::<SettingsTable>(&0)? != Some(inputs.settings) {
-            self.store.set::<SettingsTable>(&0, &inputs.settings)?;
-            outcome.writes += 1;
-        }
-        fault::here(Point::SyncSettings);
-        let present = self.store.entries::<InterfaceTable>()?;
-        for (interface, row) in &inputs.rows {
-            if present.get(interface) != Some(row) {
-                self.store.set::<InterfaceTable>(interface, row)?;
-                outcome.writes += 1;
-            }
-        }
-        fault::here(Point::SyncInterfaces);
-
-        let mut mirror = None;
-        if self.fill_first {
-            mirror = self.fill(desired.clone(), &mut outcome)?;
-        }
-        self.attach(interfaces, &mut outcome);
-        if !std::mem::take(&mut self.fill_first) {
-            mirror = self.fill(desired, &mut outcome)?;
-        }
-
-        for interface in present.keys().filter(|i| !inputs.rows.contains_key(i)) {
-            self.store.delete::<InterfaceTable>(interface)?;
-            outcome.writes += 1;
-        }
-        Ok((outcome, mirror))
-    }
-
-    /// The programs.
-    fn attach(&mut self, interfaces: &Interfaces, outcome: &mut Outcome) {
-        outcome.attachments = self.attacher.reconcile(&interfaces.wanted());
-        for attachment in &outcome.attachments {
-            if let Some(error) = &attachment.error {
-                outcome.problems.push(format!(
-                    "cannot attach {} to {}: {error}",
-                    attachment.hook, attachment.interface
-                ));
-            }
-        }
-        fault::here(Point::SyncAttached);
-    }
-
-    /// The tables. Returns what they hold then, if parts of it can be planned alone.
-    fn fill(&mut self, desired: Desired, outcome: &mut Outcome) -> Result<Option<Mirror>> {
-        let start = Instant::now();
-        let mut actual = Actual::read(&self.store).context("cannot read the tables")?;
-        let resting = self.resting.take();
-        if resting.is_none() {
-            // Nobody has seen which services went before.
-            let named = shed::named(&self.store).context("cannot read the flows")?;
-            let now = Instant::now();
-            for service in named.into_iter().filter(|id| !actual.services.contains_key(id)) {
-                self.reusable.retired.entry(service).or_insert(now);
-            }
-        }
-        actual.reusable = self.reusable.clone();
-        let plan = if explained() { plan::diff } else { plan::writes }(&desired, &actual);
-        let left = plan::left(&desired, &actual, resting.as_ref().unwrap_or(&Resting::new()));
-        outcome.phases[1] = start.elapsed();
-        fault::here(Point::SyncPlanned);
-
-        let start = Instant::now();
-        let mut ended = Ok(0);
-        let report = plan::apply_with(&plan, &mut self.store, |store| {
-            let strays = resting.is_none().then(|| plan::Strays::new(&desired, &actual));
-            if strays.is_some() || !left.is_empty() {
-                ended = shed::shed(store, |flow| {
-                    left.contains(&(flow.service, flow.backend)) || strays.is_some_and(|strays| strays.has(flow))
-                });
-            }
-        });
-        // Of what failed nothing is lost by this either.
-        let now = Instant::now();
-        plan.ops.iter().for_each(|op| self.reusable.note(op, now));
-        let ended = ended?;
-        if ended > 0 {
-            tracing::info!(target: "lb::sync", flows = ended, "flows leave backends that other services still use");
-        }
-        self.resting = report.is_complete().then(|| plan::resting(&desired).collect());
-        let Desired { separate, drained, .. } = desired;
-        outcome.phases[2] = start.elapsed();
-        fault::here(Point::SyncApplied);
-        outcome.writes += report.done;
-        outcome.complete = report.is_complete() && plan.problems.is_empty();
-        outcome.problems.extend(plan.problems.iter().cloned());
-        if !report.is_complete() {
-            outcome.problems.push(report.to_string());
-        } else if self.shed != drained {
-            let leave = shed::drained(&self.store, &drained)?;
-            let mut moved = 0;
-            if !leave.is_empty() {
-                // A program that has read the old slots may be writing its flow down.
-                self.store.settle();
-                moved = shed::shed(&self.store, |flow| leave.contains(&(flow.service, flow.backend)))?;
-            }
-            if moved > 0 {
-                tracing::info!(target: "lb::sync", flows = moved, "UDP flows leave what drains in their service alone");
-            }
-            self.shed = drained;
-        }
-        say(&plan);
-        Ok((separate && outcome.complete).then(|| {
-            plan.ops.iter().for_each(|op| actual.note(op));
-            Mirror::new(actual)
-        }))
-    }
-}
-
-/// Whether anybody wants to know what changes.
-fn explained() -> bool {
-    tracing::enabled!(target: "lb::sync", tracing::Level::DEBUG)
-}
-
-fn say(plan: &Plan) {
-    for change in &plan.changes {
-        tracing::debug!(target: "lb::sync", action = ?change.action, object = change.object, name = %change.name,
-            detail = %change.detail, "change");
     }
 }

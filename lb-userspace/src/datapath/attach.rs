@@ -5,75 +5,31 @@
 
 mod choose;
 mod clsact;
+mod error;
 mod hook;
+mod link;
+mod pins;
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
-use aya::programs::links::{FdLink, LinkError, PinnedLink};
-use aya::programs::tc::TcAttachOptions;
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, Xdp, XdpMode as AyaXdpMode};
-use lb_common::abi::{InterfaceKey, NAMESPACE_NODE};
+use lb_common::abi::InterfaceKey;
 
-use super::sys::{self, LinkTarget};
-use super::{carry, layout, load, object};
+use super::layout;
 use crate::fault::{self, Point};
 use crate::net::netns::Namespace;
 
 pub use choose::{Interfaces, NodeInterface, WorkloadInterface, XdpChoice, choose_xdp};
+pub use error::AttachError;
 pub use hook::{Attachment, Hook, Mode, Wanted};
+pub use pins::pinned_links;
+pub(super) use pins::remove_link;
 
-/// One program could not be attached or taken away.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// The kernel refused.
-    #[error("{hook} on {interface}: {source}")]
-    Program {
-        /// Where.
-        hook: Hook,
-        /// Interface name.
-        interface: String,
-        /// What the kernel said.
-        source: ProgramError,
-    },
-    /// The link cannot be kept beyond the agent's life.
-    #[error("{hook} on {interface}: the kernel gave no link that can be pinned")]
-    NotALink {
-        /// Where.
-        hook: Hook,
-        /// Interface name.
-        interface: String,
-    },
-    /// The namespace of an interface cannot be entered.
-    #[error("network namespace {namespace}: {source}")]
-    Namespace {
-        /// Its name.
-        namespace: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The programs of a namespace cannot be loaded.
-    #[error("network namespace {namespace}: {source}")]
-    Pair {
-        /// Its name.
-        namespace: String,
-        /// What went wrong.
-        source: Box<load::LoadError>,
-    },
-    /// A pin.
-    #[error("pin {}: {source}", .pin.display())]
-    Pin {
-        /// Its path.
-        pin: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
+use error::chain;
+use pins::{link_at, retire};
 
 /// Attaches the loaded programs.
 pub struct Attacher {
@@ -228,93 +184,6 @@ impl Attacher {
         Ok(mode)
     }
 
-    /// Puts this agent's program behind a link that is pinned.
-    fn adopt(&mut self, want: &Wanted, pin: &Path) -> Result<(), AttachError> {
-        let fail = |source: ProgramError| AttachError::Program {
-            hook: want.hook,
-            interface: want.interface.clone(),
-            source,
-        };
-        let not_a_link = |_: LinkError| not_a_link(want);
-        let link = FdLink::from(PinnedLink::from_pin(pin).map_err(not_a_link)?);
-        // The link that comes back is dropped: that closes our handle, the pin keeps it alive.
-        if want.hook.is_xdp() {
-            let program = xdp(&mut self.ebpf)?;
-            let id = program
-                .attach_to_link(link.try_into().map_err(not_a_link)?)
-                .map_err(fail)?;
-            drop(program.take_link(id).map_err(fail)?);
-        } else {
-            let program = self.classifier(want)?;
-            let id = program
-                .attach_to_link(link.try_into().map_err(not_a_link)?)
-                .map_err(fail)?;
-            drop(program.take_link(id).map_err(fail)?);
-        }
-        Ok(())
-    }
-
-    fn attach(&mut self, want: &Wanted, pin: &Path) -> Result<(), AttachError> {
-        let fail = |source: ProgramError| AttachError::Program {
-            hook: want.hook,
-            interface: want.interface.clone(),
-            source,
-        };
-        let link: FdLink = if want.hook.is_xdp() {
-            let mode = if want.hook == Hook::XdpNative {
-                AyaXdpMode::Driver
-            } else {
-                AyaXdpMode::Skb
-            };
-            let program = xdp(&mut self.ebpf)?;
-            let id = program.attach_to_if_index(want.ifindex, mode).map_err(fail)?;
-            // aya falls back to netlink, whose attachment ends with the agent: refuse it.
-            program
-                .take_link(id)
-                .map_err(fail)?
-                .try_into()
-                .map_err(|_: LinkError| not_a_link(want))?
-        } else {
-            let program = self.classifier(want)?;
-            let order = TcAttachOptions::TcxOrder(LinkOrder::first());
-            // An interface is looked up in the namespace of whoever asks.
-            let id = want
-                .inside(|| program.attach_with_options(&want.interface, want.hook.direction(), order))?
-                .map_err(fail)?;
-            program
-                .take_link(id)
-                .map_err(fail)?
-                .try_into()
-                .map_err(|_: LinkError| not_a_link(want))?
-        };
-        fault::here(Point::AttachUnpinned);
-        link.pin(pin).map_err(|e| AttachError::Pin {
-            pin: pin.to_owned(),
-            source: io::Error::other(e),
-        })?;
-        fault::here(Point::AttachPinned);
-        Ok(())
-    }
-
-    /// The program for a tc hook: of the pair of its namespace, where it knows its namespace.
-    fn classifier(&mut self, want: &Wanted) -> Result<&mut SchedClassifier, AttachError> {
-        let cookie = want.namespace.cookie();
-        if cookie == NAMESPACE_NODE {
-            return program(&mut self.ebpf, want.hook);
-        }
-        let pair =
-            match self.pairs.entry(cookie) {
-                Entry::Occupied(there) => there.into_mut(),
-                Entry::Vacant(free) => free.insert(load::pair(object(), &self.directory, cookie).map_err(
-                    |source| AttachError::Pair {
-                        namespace: want.namespace.name(),
-                        source: Box::new(source),
-                    },
-                )?),
-            };
-        program(pair, want.hook)
-    }
-
     fn pinned(&self) -> Vec<(Hook, InterfaceKey)> {
         pinned_links(&self.directory)
             .into_iter()
@@ -328,104 +197,10 @@ impl Attacher {
     }
 }
 
-impl Wanted {
-    /// Runs `work` in the namespace of the interface.
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, AttachError> {
-        self.namespace.run(work).map_err(|source| AttachError::Namespace {
-            namespace: self.namespace.name(),
-            source,
-        })
-    }
-}
-
-/// Hooks and interfaces of the links pinned below `directory`.
-pub fn pinned_links(directory: &Path) -> Vec<(String, InterfaceKey)> {
-    let Ok(entries) = fs::read_dir(layout::links(directory)) else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            layout::parse_link(&name).map(|(hook, interface)| (hook.to_owned(), interface))
-        })
-        .collect()
-}
-
 /// Takes the filters of all our programs off an interface (kernels without tcx; links go with their pins).
 pub fn detach_filters(interface: &str) -> Vec<AttachError> {
     [Hook::TcNode, Hook::FromWorkload, Hook::ToWorkload, Hook::FromHost]
         .into_iter()
         .filter_map(|hook| clsact::detach(interface, hook).err())
         .collect()
-}
-
-/// An error and its causes in one line, each said once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        let more = e.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = e.source();
-    }
-    text
-}
-
-/// Interface index of a pinned link: 0 if its interface is gone, `None` if there is no such pin.
-fn link_at(pin: &Path) -> Option<u32> {
-    let fd = sys::open_pin(pin, sys::READ_WRITE).ok()?;
-    match sys::link_target(&sys::link_info(fd.as_fd()).ok()?) {
-        LinkTarget::Xdp { ifindex } | LinkTarget::Tcx { ifindex, .. } => Some(ifindex),
-        LinkTarget::Other => Some(0),
-    }
-}
-
-/// Detaches what another version has attached and nobody wants any more, and removes its pins.
-fn retire(directory: &Path) -> io::Result<()> {
-    for (hook, interface) in pinned_links(directory) {
-        remove_link(&layout::link(directory, &hook, interface))?;
-    }
-    carry::retire(directory)
-}
-
-/// Detaches a pinned link and removes its pin. None there is no error.
-pub(super) fn remove_link(pin: &Path) -> io::Result<()> {
-    if let Ok(fd) = sys::open_pin(pin, sys::READ_WRITE) {
-        // Fails if its interface is gone already, or on kernels that cannot: then it goes with its pin.
-        let _ = sys::detach_link(fd.as_fd());
-    }
-    match fs::remove_file(pin) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
-}
-
-fn not_a_link(want: &Wanted) -> AttachError {
-    AttachError::NotALink {
-        hook: want.hook,
-        interface: want.interface.clone(),
-    }
-}
-
-fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, AttachError> {
-    program(ebpf, Hook::XdpNative)
-}
-
-fn program<'a, P>(ebpf: &'a mut Ebpf, hook: Hook) -> Result<&'a mut P, AttachError>
-where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-{
-    let fail = |source| AttachError::Program {
-        hook,
-        interface: "any interface".into(),
-        source,
-    };
-    ebpf.program_mut(hook.program())
-        .ok_or_else(|| fail(ProgramError::NotLoaded))?
-        .try_into()
-        .map_err(fail)
 }

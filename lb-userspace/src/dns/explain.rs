@@ -218,5 +218,4 @@ impl Zone {
 }
 
 #[cfg(test)]
-#[path = "explain_tests.rs"]
 mod tests;

@@ -293,5 +293,4 @@ fn bare(id: u16, op_code: OpCode, rcode: ResponseCode) -> Reply {
 }
 
 #[cfg(test)]
-#[path = "message_tests.rs"]
 mod tests;

@@ -5,6 +5,7 @@
 
 mod answers;
 mod batch;
+mod headers;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};

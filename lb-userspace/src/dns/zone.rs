@@ -276,5 +276,4 @@ const fn family(address: IpAddr) -> usize {
 }
 
 #[cfg(test)]
-#[path = "zone_tests.rs"]
 pub(super) mod tests;

@@ -13,7 +13,8 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::neighbour::{NeighbourMessage, NeighbourState};
 use tokio::sync::Notify;
 
-use super::{NetError, neighbour};
+use super::NetError;
+use super::neighbour::neighbour;
 
 /// Changes that follow each other this closely are told once.
 const GATHER: Duration = Duration::from_millis(10);

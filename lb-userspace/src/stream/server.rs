@@ -1,27 +1,24 @@
 //! [`Server`]: sends snapshots to the other nodes' agents and collects their reports.
 
+mod accept;
+mod connection;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::disk;
-use super::frame::{self, Kind};
-use super::message::{self, Hello, REPORT_MAX, Report, Reported, SMALL_MAX};
-use super::patience::Patient;
+use super::message::{Report, Reported};
 use super::publish::{self, Published};
 use super::remember::{REFRESH, Remembered};
 use super::reports::Reports;
@@ -29,14 +26,13 @@ use super::seldom::Seldom;
 use super::status::{Role, Source, StreamStatus};
 use super::{Identity, Timing, View};
 use crate::net::limits::Limit;
+use accept::{accept, bind};
 
 /// Connections whose peers are not known yet: in all, and from one address. Strangers can take these places, for
 /// [`Timing::handshake`], and nothing else.
 const HANDSHAKES: [usize; 2] = [256, 16];
 /// Reports are looked through for old ones this often: at least, and at most.
 const EXPIRY: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(60)];
-/// After an accept failed, most likely for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -193,17 +189,10 @@ impl Server {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+impl Shared {
+    fn connected(&self) -> MutexGuard<'_, BTreeMap<u64, String>> {
+        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    socket.set_nonblocking(true)?;
-    // A restarted agent must not wait for its predecessor's closed connections.
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(256)?;
-    TcpListener::from_std(socket.into())
 }
 
 async fn expire(shared: Arc<Shared>, stop: CancellationToken) {
@@ -229,181 +218,5 @@ async fn remember(shared: Arc<Shared>, keep: watch::Sender<Option<Remembered>>, 
             changed = reports.changed() => if changed.is_err() { return },
             _ = ticks.tick() => {}
         }
-    }
-}
-
-async fn accept(
-    listener: TcpListener,
-    shared: Arc<Shared>,
-    handshakes: Arc<Limit>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-) {
-    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        let (tcp, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                if let Some(more) = shared.overflow.say(Instant::now()) {
-                    warn!(target: "lb::stream", %error, more, "cannot accept connections");
-                }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let Some(permit) = handshakes.take(peer.ip().to_canonical()) else {
-            if let Some(more) = shared.overflow.say(Instant::now()) {
-                warn!(target: "lb::stream", %peer, more, "too many connections that do not say who they are");
-            }
-            continue;
-        };
-        let (shared, stop) = (shared.clone(), stop.clone());
-        tasks.spawn(async move {
-            let known = stop.run_until_cancelled(shared.greet(tcp)).await;
-            drop(permit);
-            match known {
-                None => {}
-                Some(Ok((stream, hello))) => {
-                    stop.run_until_cancelled(shared.serve(stream, hello, peer)).await;
-                }
-                Some(Err(error)) => {
-                    if let Some(more) = shared.refusals.say(Instant::now()) {
-                        warn!(target: "lb::stream", %peer, %error, more, "connection refused");
-                    }
-                }
-            }
-        });
-    }
-}
-
-type Tls = Patient<tokio_rustls::server::TlsStream<TcpStream>>;
-
-impl Shared {
-    fn connected(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, String>> {
-        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Finds out who is there, in limited time.
-    async fn greet(&self, tcp: TcpStream) -> Result<(Tls, Hello), String> {
-        let greeting = async {
-            tcp.set_nodelay(true).map_err(|error| error.to_string())?;
-            let tls = TlsAcceptor::from(self.identity.sides().server)
-                .accept(tcp)
-                .await
-                .map_err(|error| format!("the peer did not prove to be one of ours: {error}"))?;
-            let mut stream = Patient::new(tls, self.timing.silence);
-            let own = message::encode(&Hello::of(&self.node, true));
-            frame::write(&mut stream, Kind::Hello, &own)
-                .await
-                .map_err(|error| error.to_string())?;
-            let first = frame::read(&mut stream, SMALL_MAX)
-                .await
-                .map_err(|error| error.to_string())?;
-            if first.kind != Kind::Hello {
-                return Err("the peer does not begin with a greeting".into());
-            }
-            let hello: Hello = message::decode(&first.content)?;
-            hello.check()?;
-            Ok((stream, hello))
-        };
-        match timeout(self.timing.handshake, greeting).await {
-            Ok(result) => result,
-            Err(_) => Err(format!(
-                "the peer did not say who it is within {}",
-                humantime::format_duration(self.timing.handshake)
-            )),
-        }
-    }
-
-    /// Serves a peer that is known, until one side has had enough.
-    async fn serve(&self, stream: Tls, hello: Hello, peer: SocketAddr) {
-        let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let Some(_connected) = self.enter(number, &hello.node) else {
-            if let Some(more) = self.overflow.say(Instant::now()) {
-                warn!(target: "lb::stream", %peer, node = hello.node, more,
-                    "no room for another node: raise stream.connections");
-            }
-            return;
-        };
-        info!(target: "lb::stream", %peer, node = hello.node, agent = hello.version, "node connected");
-        let (reader, writer) = tokio::io::split(stream);
-        let ended = tokio::select! {
-            ended = self.receive(reader, number, &hello) => ended,
-            ended = self.send(writer, hello.snapshots) => ended,
-        };
-        let why = ended.err().unwrap_or_default();
-        info!(target: "lb::stream", %peer, node = hello.node, why, "node disconnected");
-    }
-
-    /// Takes a place among the connections.
-    fn enter(&self, number: u64, node: &str) -> Option<Connected<'_>> {
-        let mut connected = self.connected();
-        if connected.len() >= self.connections {
-            return None;
-        }
-        connected.insert(number, node.to_owned());
-        Some(Connected { shared: self, number })
-    }
-
-    async fn receive(&self, mut reader: impl AsyncRead + Unpin, number: u64, hello: &Hello) -> Result<(), String> {
-        loop {
-            let frame = frame::read(&mut reader, REPORT_MAX)
-                .await
-                .map_err(|error| error.to_string())?;
-            match frame.kind {
-                Kind::Report => {
-                    let report: Report = message::decode(&frame.content)?;
-                    if report.node != hello.node {
-                        return Err(format!("node {} reports for node {}", hello.node, report.node));
-                    }
-                    debug!(target: "lb::stream", ?report, "report");
-                    self.reports.put(number, report);
-                }
-                Kind::Alive | Kind::Other(_) => {}
-                Kind::Hello | Kind::Head | Kind::Snapshot => {
-                    return Err(format!("a node does not send messages of kind {:?}", frame.kind));
-                }
-            }
-        }
-    }
-
-    async fn send(&self, mut writer: impl AsyncWrite + Unpin, snapshots: bool) -> Result<(), String> {
-        let mut published = self.published.clone();
-        let mut ticks = interval(self.timing.alive);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks.reset();
-        let mut sent = 0;
-        loop {
-            // The newest one now: those that came while the last one was on its way are passed over.
-            let newest = published.borrow_and_update().clone();
-            let head = message::encode(&newest.head(Instant::now()));
-            let mut result = frame::write(&mut writer, Kind::Head, &head).await;
-            if let Some(offer) = newest.offer.as_ref()
-                && result.is_ok()
-                && snapshots
-                && newest.generation() != sent
-            {
-                sent = newest.generation();
-                result = frame::write(&mut writer, Kind::Snapshot, &offer.content).await;
-            }
-            result.map_err(|error| error.to_string())?;
-            drop(newest);
-            tokio::select! {
-                changed = published.changed() => changed.map_err(|_| "the agent ends")?,
-                _ = ticks.tick() => {}
-            }
-        }
-    }
-}
-
-/// A place among the connections, until dropped.
-struct Connected<'a> {
-    shared: &'a Shared,
-    number: u64,
-}
-
-impl Drop for Connected<'_> {
-    fn drop(&mut self) {
-        self.shared.connected().remove(&self.number);
-        self.shared.reports.end(self.number, Instant::now());
     }
 }

@@ -7,7 +7,8 @@ use std::time::Instant;
 use anyhow::Result;
 use tokio::task::JoinHandle;
 
-use super::{Basis, Cluster, Outcome, Synchronizer, explained, say};
+use super::write::{explained, say};
+use super::{Basis, Cluster, Outcome, Synchronizer};
 use crate::agent::surroundings;
 use crate::datapath::store::wait_for_programs;
 use crate::fault::{self, Point};

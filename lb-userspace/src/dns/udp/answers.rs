@@ -1,22 +1,19 @@
 //! [`Answers`]: datagrams that are sent together.
 
-use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::RawFd;
 
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, sendmmsg};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrLike, sendmmsg};
 
-use super::batch::COUNT;
+use super::headers::Headers;
 
-// As for what is received; but with addresses of their own to point to.
 thread_local! {
-    static HEADERS4: RefCell<MultiHeaders<SockaddrIn>> = RefCell::new(MultiHeaders::preallocate(COUNT, None));
-    static HEADERS6: RefCell<MultiHeaders<SockaddrIn6>> = RefCell::new(MultiHeaders::preallocate(COUNT, None));
+    static HEADERS: Headers = Headers::new();
 }
 
-/// At most [`COUNT`] answers, and to whom.
+/// At most [`COUNT`](super::headers::COUNT) answers, and to whom.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     bytes: Vec<u8>,
@@ -52,21 +49,21 @@ impl Answers {
     /// # Errors
     /// The socket does not take the next one now, or at all.
     pub(super) fn send(&self, done: usize, socket: RawFd) -> io::Result<usize> {
-        if self.each[done].1.is_ipv6() {
-            HEADERS6.with_borrow_mut(|headers| {
+        HEADERS.with(|headers| {
+            if self.each[done].1.is_ipv6() {
+                let headers = &mut headers.v6.borrow_mut();
                 self.send_as(done, socket, headers, |client| match client {
                     SocketAddr::V6(client) => Some(client.into()),
                     SocketAddr::V4(_) => None,
                 })
-            })
-        } else {
-            HEADERS4.with_borrow_mut(|headers| {
+            } else {
+                let headers = &mut headers.v4.borrow_mut();
                 self.send_as(done, socket, headers, |client| match client {
                     SocketAddr::V4(client) => Some(client.into()),
                     SocketAddr::V6(_) => None,
                 })
-            })
-        }
+            }
+        })
     }
 
     fn send_as<S: SockaddrLike + Copy>(
@@ -93,6 +90,7 @@ mod tests {
     use std::os::fd::AsRawFd as _;
     use std::time::Duration;
 
+    use super::super::headers::COUNT;
     use super::*;
 
     fn check(local: &str, count: usize) {

@@ -1,6 +1,5 @@
 //! [`Batch`]: datagrams that are received together.
 
-use std::cell::RefCell;
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV6};
 use std::os::fd::RawFd;
@@ -8,17 +7,13 @@ use std::os::fd::RawFd;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, recvmmsg};
 
 use super::Local;
+use super::headers::{COUNT, Headers};
 
-/// Datagrams at once. More wait in the socket, which costs nothing.
-pub(super) const COUNT: usize = 32;
 /// Larger questions do not exist; what is cut off here does not parse.
 const BUFFER: usize = 4096;
 
-// What the kernel writes about a batch. Its pointers bind it to a thread, and a task is bound to none; and what was written
-// last says how long an address may be, so that each family has its own.
 thread_local! {
-    static HEADERS4: RefCell<MultiHeaders<SockaddrIn>> = RefCell::new(MultiHeaders::preallocate(COUNT, None));
-    static HEADERS6: RefCell<MultiHeaders<SockaddrIn6>> = RefCell::new(MultiHeaders::preallocate(COUNT, None));
+    static HEADERS: Headers = Headers::new();
 }
 
 /// Where a datagram is, and whose it is.
@@ -68,19 +63,19 @@ impl Batch {
     pub(super) fn receive(&mut self, socket: RawFd, v6: bool) -> io::Result<()> {
         self.received.clear();
         let (buffers, received) = (&mut self.buffers, &mut self.received);
-        if v6 {
-            HEADERS6.with_borrow_mut(|headers| {
+        HEADERS.with(|headers| {
+            if v6 {
+                let headers = &mut headers.v6.borrow_mut();
                 receive(socket, headers, buffers, received, |client: SockaddrIn6| {
                     SocketAddrV6::new(client.ip(), client.port(), client.flowinfo(), client.scope_id()).into()
                 })
-            })
-        } else {
-            HEADERS4.with_borrow_mut(|headers| {
+            } else {
+                let headers = &mut headers.v4.borrow_mut();
                 receive(socket, headers, buffers, received, |client: SockaddrIn| {
                     (client.ip(), client.port()).into()
                 })
-            })
-        }
+            }
+        })
     }
 
     /// Receives what is there, datagram by datagram, in the place of what was.

@@ -7,7 +7,8 @@ use lb_userspace::model::snapshot::Protocol;
 use lb_userspace::provider::docker::Drift;
 use lb_userspace::stream::{ManagerStatus, Role, Source, StreamStatus};
 
-use super::*;
+use super::service;
+use crate::output::{Context, View as _};
 
 fn context(wide: bool) -> Context {
     Context {
@@ -166,7 +167,7 @@ fn status_json_is_stable() {
 #[test]
 fn ports_as_docker_writes_them() {
     let of = |port, target, published| {
-        super::port(&Port {
+        service::port(&Port {
             protocol: Protocol::Tcp,
             port,
             target,
