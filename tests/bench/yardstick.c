@@ -166,12 +166,6 @@ SEC("xdp") int xdp_bare(struct xdp_md *ctx)
 	return XDP_TX;
 }
 
-// The least there can be at XDP.
-SEC("xdp") int xdp_pass(struct xdp_md *ctx)
-{
-	return XDP_PASS;
-}
-
 // The interface of the other node, where programs send by another than the packet came from.
 #define SECOND_IF 11
 

@@ -9,10 +9,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use aya::Ebpf;
 use lb_tests::cluster::{Cluster, Family, Workload};
 use lb_tests::netns::Netns;
 
-use super::pass::Pass;
 use super::plan::{BACKENDS, Protocol, Way, backend, describe, node, published, v4, vip};
 use super::proxy::Proxy;
 use super::rules::{feed, iptables, nftables};
@@ -51,6 +51,11 @@ impl Kind {
         !matches!(self, Self::DirectBare | Self::DirectPass | Self::OursXdp)
     }
 
+    /// Whether there is XDP on the nodes' interfaces, and so on the bridge's ends of their cables.
+    const fn xdp(self) -> bool {
+        matches!(self, Self::DirectPass | Self::OursXdp)
+    }
+
     const fn ours(self) -> bool {
         matches!(self, Self::OursTc | Self::OursXdp)
     }
@@ -73,7 +78,7 @@ pub(crate) struct Contender {
     here: Server,
     there: Server,
     proxy: Option<Proxy>,
-    _pass: Option<Pass>,
+    _passing: Vec<Ebpf>,
 }
 
 impl Contender {
@@ -88,7 +93,7 @@ impl Contender {
             .agents(kind.ours())
             .tables(1 << 20, 1 << 17)
             .log("warn");
-        let xdp = if kind == Kind::OursXdp { "native" } else { "off" };
+        let xdp = if kind.xdp() { "native" } else { "off" };
         let cluster = builder.xdp(xdp).offload(kind.offload()).start()?;
         settle(&cluster)?;
         let serve = |workload: &Workload| Server::start(workload.netns(), v4(workload), &BACKENDS, 1);
@@ -97,10 +102,14 @@ impl Contender {
         if !kind.ours() {
             lead_back(&cluster)?;
         }
-        let (mut proxy, mut pass) = (None, None);
+        let (mut proxy, mut passing) = (None, Vec::new());
         match kind {
             Kind::Direct | Kind::DirectBare => {}
-            Kind::DirectPass => pass = Some(Pass::attach(&cluster)?),
+            Kind::DirectPass => {
+                for node in cluster.nodes() {
+                    passing.push(lb_tests::xdp::pass(node.netns(), "eth0")?);
+                }
+            }
             Kind::OursTc | Kind::OursXdp => cluster.edit(|document| describe(document, &cluster, fillers))?,
             Kind::Iptables => {
                 let rules = iptables(&cluster, fillers);
@@ -127,7 +136,7 @@ impl Contender {
             here,
             there,
             proxy,
-            _pass: pass,
+            _passing: passing,
         };
         contender.wait_ready()?;
         Ok(contender)
