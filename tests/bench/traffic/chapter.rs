@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{DIRECT, DIRECT_BARE, Load, MANY, OURS, OURS_XDP, PEERS, WITH_MANY, case, ways};
+use super::{
+    DIRECT, DIRECT_BARE, DIRECT_PASS, EACH, EACH_GIGABYTE, Load, MANY, OURS, OURS_XDP, PEERS, WITH_MANY, case, ways,
+};
 use crate::data::{Data, Spread};
 use crate::plot::Plot;
 use crate::report::{Bar, Chapter, Limit, cell, ratio};
@@ -79,7 +81,7 @@ fn ahead(data: Option<&Data>, way: &str, load: Load) -> Bar {
 pub(crate) fn chapter(data: &Data) -> Chapter {
     let mut text = String::from("Shares are of `no balancer` over the same hops.\n");
     let subjects: Vec<&str> = [DIRECT, OURS].into_iter().chain(PEERS).collect();
-    let bare = [DIRECT_BARE, OURS_XDP];
+    let bare = [DIRECT_BARE, DIRECT_PASS, OURS_XDP];
     let mut plots = Vec::new();
     for (index, way) in ways().into_iter().enumerate() {
         let _ = writeln!(text, "\n### {}\n", sentence(way));
@@ -87,6 +89,7 @@ pub(crate) fn chapter(data: &Data) -> Chapter {
         if way.starts_with("published") {
             text.push_str("\nWithout offloads, as XDP on a veth leaves its peer:\n\n");
             table(&mut text, data, way, &bare, DIRECT_BARE);
+            parts(&mut text, data, way);
         }
         plots.push((format!("traffic-{}", index + 1), plot(data, way)));
     }
@@ -123,9 +126,10 @@ fn table(text: &mut String, data: &Data, way: &str, subjects: &[&str], limit: &s
     for load in Load::ALL {
         let details: &[&str] = match load {
             Load::Latency => &[" p50", " p99", " p99.9"],
-            Load::Requests => &["", ", CPU time each"],
+            Load::Upload | Load::Download => &["", EACH_GIGABYTE],
+            Load::Requests => &["", EACH],
             Load::Datagrams => &["", ", lost"],
-            _ => &[""],
+            Load::Connections => &[""],
         };
         for detail in details {
             let of = case(way, load, detail);
@@ -146,6 +150,18 @@ fn table(text: &mut String, data: &Data, way: &str, subjects: &[&str], limit: &s
             }
             text.push('\n');
         }
+    }
+}
+
+/// What of XDP's row is XDP's on a veth, and what is this balancer's.
+fn parts(text: &mut String, data: &Data, way: &str) {
+    text.push_str("\n| | XDP that passes, over none | this balancer, over XDP that passes |\n|---|---|---|\n");
+    for load in Load::ALL {
+        let detail = if load == Load::Latency { " p50" } else { "" };
+        let of = case(way, load, detail);
+        let over = |subject, limit| ratio(data.ratio((&of, subject), (&of, limit)));
+        let (alone, ours) = (over(DIRECT_PASS, DIRECT_BARE), over(OURS_XDP, DIRECT_PASS));
+        let _ = writeln!(text, "| {}{detail} | {alone} | {ours} |", load.name());
     }
 }
 

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use aya::Ebpf;
 use lb_tests::cluster::{Cluster, Family, Workload};
 use lb_tests::netns::Netns;
 
@@ -28,6 +29,8 @@ pub(crate) enum Kind {
     Direct,
     /// As `Direct`, without offloads.
     DirectBare,
+    /// As `DirectBare`, with XDP on the nodes' interfaces that lets everything pass.
+    DirectPass,
     /// This balancer at tc.
     OursTc,
     /// This balancer at XDP, without offloads.
@@ -45,7 +48,12 @@ pub(crate) enum Kind {
 impl Kind {
     /// Whether clients and backends leave segmentation and checksums to their interfaces.
     const fn offload(self) -> bool {
-        !matches!(self, Self::DirectBare | Self::OursXdp)
+        !matches!(self, Self::DirectBare | Self::DirectPass | Self::OursXdp)
+    }
+
+    /// Whether there is XDP on the nodes' interfaces, and so on the bridge's ends of their cables.
+    const fn xdp(self) -> bool {
+        matches!(self, Self::DirectPass | Self::OursXdp)
     }
 
     const fn ours(self) -> bool {
@@ -53,7 +61,7 @@ impl Kind {
     }
 
     const fn direct(self) -> bool {
-        matches!(self, Self::Direct | Self::DirectBare)
+        matches!(self, Self::Direct | Self::DirectBare | Self::DirectPass)
     }
 
     const fn proxy(self) -> bool {
@@ -70,6 +78,7 @@ pub(crate) struct Contender {
     here: Server,
     there: Server,
     proxy: Option<Proxy>,
+    _passing: Vec<Ebpf>,
 }
 
 impl Contender {
@@ -84,17 +93,23 @@ impl Contender {
             .agents(kind.ours())
             .tables(1 << 20, 1 << 17)
             .log("warn");
-        let xdp = if kind == Kind::OursXdp { "native" } else { "off" };
+        let xdp = if kind.xdp() { "native" } else { "off" };
         let cluster = builder.xdp(xdp).offload(kind.offload()).start()?;
+        settle(&cluster)?;
         let serve = |workload: &Workload| Server::start(workload.netns(), v4(workload), &BACKENDS, 1);
         let (here, there) = (serve(backend(&cluster, true))?, serve(backend(&cluster, false))?);
         let fillers = services.saturating_sub(4);
         if !kind.ours() {
             lead_back(&cluster)?;
         }
-        let mut proxy = None;
+        let (mut proxy, mut passing) = (None, Vec::new());
         match kind {
             Kind::Direct | Kind::DirectBare => {}
+            Kind::DirectPass => {
+                for node in cluster.nodes() {
+                    passing.push(lb_tests::xdp::pass(node.netns(), "eth0")?);
+                }
+            }
             Kind::OursTc | Kind::OursXdp => cluster.edit(|document| describe(document, &cluster, fillers))?,
             Kind::Iptables => {
                 let rules = iptables(&cluster, fillers);
@@ -121,6 +136,7 @@ impl Contender {
             here,
             there,
             proxy,
+            _passing: passing,
         };
         contender.wait_ready()?;
         Ok(contender)
@@ -196,6 +212,21 @@ impl Contender {
         }
         Ok(())
     }
+}
+
+/// How fast sockets send follows from what is lost and acknowledged alone. The machine's own choice may be one that estimates
+/// a rate and sends by a clock (BBR), and measures its estimate: the same path then carries a third as much, or all.
+fn settle(cluster: &Cluster) -> Result<()> {
+    let machines = [
+        cluster.client(0).netns(),
+        cluster.node(0).netns(),
+        cluster.workload(0, "shop").netns(),
+        backend(cluster, true).netns(),
+        backend(cluster, false).netns(),
+    ];
+    // Every kernel has it, and allows it to every namespace.
+    let reno = |netns: &&Netns| netns.sysctl("ipv4.tcp_congestion_control", "reno");
+    machines.iter().try_for_each(reno)
 }
 
 /// Without an agent: the client knows the backends, VIPs are behind the gateway, and replies go back through node 1.

@@ -9,12 +9,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
 
-use super::serve::{ANSWER, DOWNLOAD, KEEP, ONCE, REQUEST, Server, UPLOAD};
+use super::serve::{ANSWER, CHUNK, DOWNLOAD, KEEP, ONCE, REQUEST, Server, UPLOAD, wake_for_bulk};
 
 /// Connections that are busy at once.
 const BUSY: usize = 16;
 /// Bulk transfers at once.
 const BULK: usize = 4;
+/// How often a turn of them begins anew.
+const SITTINGS: u32 = 3;
 /// UDP sockets, a flow each.
 const SOCKETS: usize = 64;
 /// Datagrams that are sent at once.
@@ -133,22 +135,40 @@ pub(crate) fn percentiles(mut times: Vec<f64>) -> [f64; 3] {
     [0.5, 0.99, 0.999].map(|share| times[((times.len() as f64 * share) as usize).min(times.len() - 1)])
 }
 
-/// Bits a second to the server (`up`) or from it, over some connections.
+/// Bits a second to the server (`up`) or from it, over some connections, and the bytes of it all. The time is shared by
+/// some sittings with connections of their own: which CPU takes up what work is settled anew with each.
 ///
 /// # Errors
 /// If a connection fails.
-pub(crate) fn bulk(target: SocketAddr, time: Duration, up: bool) -> Result<f64> {
+pub(crate) fn bulk(target: SocketAddr, time: Duration, up: bool) -> Result<(f64, u64)> {
+    let (mut rates, mut all) = (0.0, 0);
+    for _ in 0..SITTINGS {
+        let (rate, bytes) = sitting(target, time / SITTINGS, up)?;
+        rates += rate;
+        all += bytes;
+    }
+    Ok((rates / f64::from(SITTINGS) * 8.0, all))
+}
+
+/// Bytes a second over some connections, and the bytes of it all.
+fn sitting(target: SocketAddr, time: Duration, up: bool) -> Result<(f64, u64)> {
     let epoll = Epoll::new(EpollCreateFlags::empty())?;
     let mut streams = Vec::new();
     let interest = if up { EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
     for index in 0..BULK {
         let mut stream = connect(target)?;
+        // What is under way at the end must not run into the next turn.
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+        if !up {
+            wake_for_bulk(&stream)?;
+        }
         stream.write_all(&[if up { UPLOAD } else { DOWNLOAD }; REQUEST])?;
         stream.set_nonblocking(true)?;
         epoll.add(&stream, EpollEvent::new(interest, index as u64))?;
         streams.push(stream);
     }
-    let mut buffer = vec![UPLOAD; 256 << 10];
+    let mut buffer = vec![UPLOAD; CHUNK];
+    let mut all = 0;
     let mut meter = Meter::new(time);
     while meter.goes_on() {
         for index in ready(&epoll)? {
@@ -160,13 +180,16 @@ pub(crate) fn bulk(target: SocketAddr, time: Duration, up: bool) -> Result<f64> 
             };
             match done {
                 Ok(0) => bail!("the server ended a transfer"),
-                Ok(length) => meter.count(length as u64),
+                Ok(length) => {
+                    all += length as u64;
+                    meter.count(length as u64);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
-    Ok(meter.rate() * 8.0)
+    Ok((meter.rate(), all))
 }
 
 /// Datagrams a second that arrive, and the share of those sent that does not.

@@ -25,6 +25,7 @@ pub(crate) use self::chapter::{bars, chapter};
 /// Subjects, by their names in the data.
 pub(crate) const DIRECT: &str = "no balancer";
 pub(crate) const DIRECT_BARE: &str = "no balancer, no offloads";
+pub(crate) const DIRECT_PASS: &str = "no balancer, no offloads, XDP that passes";
 pub(crate) const OURS: &str = "this balancer (tc)";
 pub(crate) const OURS_XDP: &str = "this balancer (XDP), no offloads";
 pub(crate) const PEERS: [&str; 4] = ["iptables", "nftables", "HAProxy", "nginx"];
@@ -34,8 +35,12 @@ const MANY_SERVICES: u16 = 10_000;
 /// Ours and their peers' rules alone: a proxy has a socket for each service, whatever their number.
 const WITH_MANY: [&str; 3] = [OURS, "iptables", "nftables"];
 
+/// CPU time of all CPUs, by the request or by the gigabyte: details of cases.
+pub(crate) const EACH: &str = ", CPU time each";
+pub(crate) const EACH_GIGABYTE: &str = ", CPU time a gigabyte";
+
 /// How long one subject is measured in one round.
-const TURN: Duration = Duration::from_millis(400);
+const TURN: Duration = Duration::from_millis(360);
 /// Where the clients run; the servers run on CPU 1, proxies and agents where they like.
 const CLIENT_CPU: usize = 0;
 
@@ -82,7 +87,7 @@ impl Load {
     }
 }
 
-/// Name of a case; latency and requests have more than one number, told apart by `detail`.
+/// Name of a case; most loads have more than one number, told apart by `detail`.
 pub(crate) fn case(way: &str, load: Load, detail: &str) -> String {
     format!("{way}: {}{detail}", load.name())
 }
@@ -109,6 +114,7 @@ pub(crate) fn measure(effort: Effort, data: &mut Data) -> Result<()> {
         (PEERS[2], Kind::Haproxy),
         (PEERS[3], Kind::Nginx),
         (DIRECT_BARE, Kind::DirectBare),
+        (DIRECT_PASS, Kind::DirectPass),
         (OURS_XDP, Kind::OursXdp),
     ];
     for (name, kind) in kinds {
@@ -180,17 +186,21 @@ fn one(contender: &Contender, way: Way, load: Load, turn: Duration, data: &mut D
     contender.client(way).run(|| -> Result<()> {
         pin(CLIENT_CPU)?;
         match load {
-            Load::Upload => add("", load.unit(), load::bulk(tcp, turn, true)?),
-            Load::Download => add("", load.unit(), load::bulk(tcp, turn, false)?),
+            Load::Upload | Load::Download => {
+                let before = busy()?;
+                let (rate, bytes) = load::bulk(tcp, turn, load == Load::Upload)?;
+                add("", load.unit(), rate);
+                add(
+                    EACH_GIGABYTE,
+                    "ms",
+                    (busy()? - before).as_secs_f64() * 1e12 / bytes as f64,
+                );
+            }
             Load::Requests => {
                 let before = busy()?;
                 let (rate, asked) = load::keep_alive(tcp, turn)?;
                 add("", load.unit(), rate);
-                add(
-                    ", CPU time each",
-                    "µs",
-                    (busy()? - before).as_secs_f64() * 1e6 / asked as f64,
-                );
+                add(EACH, "µs", (busy()? - before).as_secs_f64() * 1e6 / asked as f64);
             }
             Load::Connections => add("", load.unit(), load::connections(tcp, turn)?),
             Load::Latency => {

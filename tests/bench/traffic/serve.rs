@@ -33,7 +33,7 @@ pub(crate) const REQUEST: usize = 64;
 /// Bytes of its answer.
 pub(crate) const ANSWER: usize = 256;
 /// Bytes that are read or written at once.
-const CHUNK: usize = 256 << 10;
+pub(crate) const CHUNK: usize = 256 << 10;
 /// How often a thread looks whether it should end.
 const LOOK: u16 = 100;
 
@@ -95,6 +95,30 @@ impl Drop for Server {
         for thread in self.threads.drain(..) {
             drop(thread.join());
         }
+    }
+}
+
+/// Its reader is woken for as much as it reads at once, not for every packet: a wake-up interrupts the other CPU, costs the
+/// sender more than the packet, and is spared or not as the reader happens to be behind or ahead.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(crate) fn wake_for_bulk(stream: &TcpStream) -> std::io::Result<()> {
+    let bytes = CHUNK as libc::c_int;
+    // SAFETY: the descriptor is open, and the kernel reads one `int`, which outlives the call.
+    let done = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const bytes).cast(),
+            size_of_val(&bytes) as libc::socklen_t,
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
     }
 }
 
@@ -179,6 +203,9 @@ impl Connection {
         };
         if self.kind == 0 {
             self.kind = buffer[0];
+            if self.kind == UPLOAD && wake_for_bulk(&self.stream).is_err() {
+                return false;
+            }
         }
         match self.kind {
             UPLOAD => true,
