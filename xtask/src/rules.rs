@@ -138,11 +138,7 @@ fn violations(file: &str, text: &str, forbidden: &[String]) -> Vec<String> {
 
 /// Places outside comments and unit tests that contain `pattern`, not as the end of another word.
 fn uses(file: &str, text: &str, pattern: &str, what: &str) -> Vec<String> {
-    let product = text
-        .lines()
-        .take_while(|line| line.trim() != "#[cfg(test)]")
-        .enumerate();
-    let code = product.map(|(number, line)| (number, line.split("//").next().unwrap_or(line)));
+    let code = product(text).map(|(number, line)| (number, line.split("//").next().unwrap_or(line)));
     code.filter(|(_, line)| {
         line.match_indices(pattern).any(|(at, _)| {
             let before = line[..at].chars().next_back();
@@ -152,6 +148,21 @@ fn uses(file: &str, text: &str, pattern: &str, what: &str) -> Vec<String> {
     })
     .map(|(number, _)| format!("{file}:{}: uses {what}", number + 1))
     .collect()
+}
+
+/// Lines that are not of unit tests, with their numbers from 0: a test module in the file itself is its end, one in a file of its
+/// own is one line.
+fn product(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    const TEST: &str = "#[cfg(test)]";
+    let mut lines = text.lines().enumerate();
+    std::iter::from_fn(move || {
+        let (number, line) = lines.next()?;
+        if line.trim() != TEST {
+            return Some((number, line));
+        }
+        let (number, item) = lines.next()?;
+        item.trim_end().ends_with(';').then_some((number, ""))
+    })
 }
 
 #[cfg(test)]
@@ -172,11 +183,17 @@ mod tests {
     fn a_forbidden_use_is_found_with_its_place() {
         let forbidden = ["aya", "providers", "I/O"].map(str::to_owned);
         let text = "//! Not aya::this.\nuse aya::Ebpf;\nuse crate::provider::File;\nlet x = std::fs::read(p);\n\
-                    let maya::y = 1;\nfn get<T: aya::Pod>() {}\n#[cfg(test)]\nuse aya::Btf;\n";
+                    let maya::y = 1;\nfn get<T: aya::Pod>() {}\n#[cfg(test)]\nuse aya::Btf;\nuse aya::maps;\n\
+                    #[cfg(test)]\nmod tests {\nuse aya::Pod;\n}\n";
         let found = violations("a.rs", text, &forbidden);
         assert_eq!(
             found,
-            ["a.rs:2: uses aya", "a.rs:3: uses providers", "a.rs:4: uses I/O"]
+            [
+                "a.rs:2: uses aya",
+                "a.rs:9: uses aya",
+                "a.rs:3: uses providers",
+                "a.rs:4: uses I/O"
+            ]
         );
     }
 }
