@@ -40,7 +40,7 @@ pub(crate) const EACH: &str = ", CPU time each";
 pub(crate) const EACH_GIGABYTE: &str = ", CPU time a gigabyte";
 
 /// How long one subject is measured in one round.
-const TURN: Duration = Duration::from_millis(360);
+const TURN: Duration = Duration::from_millis(320);
 /// Where the clients run; the servers run on CPU 1, proxies and agents where they like.
 const CLIENT_CPU: usize = 0;
 
