@@ -280,6 +280,17 @@ fn about_requests(case: Case) -> Vec<Fixture> {
         )
         .step(to_client(&told(case.host(99)).quoted(Some(8)), case.host(99))),
     );
+    if case.v6 {
+        let error = told("fe99::7".parse().expect("an address of one link"));
+        all.push(
+            Fixture::new(
+                format!("error_request_link_{}", case.name()),
+                "what comes from an address of one link alone goes on to no other (RFC 4291 2.5.6)",
+                world(),
+            )
+            .step(Step::new(Entry::FromWorkload, ROUTED_IF, error.build()).drops(Reason::DropForgedSource)),
+        );
+    }
     all
 }
 

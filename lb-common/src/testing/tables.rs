@@ -526,8 +526,9 @@ impl Tables for MemoryTables {
         }
     }
 
-    fn route(&self, _source: &Address, destination: &Address, _v6: bool) -> Route {
-        let paths = self.paths.iter().filter(|path| path.matches(destination));
+    fn route(&self, source: &Address, destination: &Address, v6: bool) -> Route {
+        let forwarded = !v6 || !(stays(source) || stays(destination));
+        let paths = self.paths.iter().filter(|path| forwarded && path.matches(destination));
         match paths.max_by_key(|path| path.bits) {
             Some(path) => {
                 let interface = self.interface(InterfaceKey::node(path.route.ifindex));
@@ -542,4 +543,11 @@ impl Tables for MemoryTables {
             },
         }
     }
+}
+
+/// Whether the kernel forwards nothing from or to this IPv6 address: of one link alone, of a group, of the node itself
+/// (`rt6_need_strict`, include/net/ip6_route.h).
+fn stays(address: &Address) -> bool {
+    let ip = std::net::Ipv6Addr::from(address.octets());
+    ip.is_unicast_link_local() || ip.is_multicast() || ip.is_loopback()
 }
