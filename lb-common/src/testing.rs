@@ -7,6 +7,7 @@
 //! | [`world`], [`case`] | the small cluster in which every fixture plays, and who speaks in it |
 //! | [`fixture`] | packet in, verdict, packet and tables out; the pure executor |
 //! | [`mutate`], [`disorder`] | fixtures' frames, damaged; their tables, in disorder |
+//! | [`mod@skip`] | what becomes of tests that cannot run on a machine |
 //! | the others | the fixtures, by topic |
 
 pub mod case;
@@ -15,6 +16,7 @@ pub mod fixture;
 pub mod frame;
 pub mod mutate;
 pub mod packet;
+pub mod skip;
 pub mod tables;
 pub mod world;
 

@@ -1,10 +1,9 @@
 //! The skip rule: what a test needs, or why it cannot run here. Under `LB_TEST_STRICT=1` a skip is a failure.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Strict mode, set by continuous integration.
-pub const STRICT: &str = "LB_TEST_STRICT";
+use lb_common::testing::skip::{current_test, skip};
+
 /// How many times slower than a real machine this one is, set where the kernel runs in an emulated guest.
 pub const SLOWNESS: &str = "LB_TEST_SLOWNESS";
 /// Directory that holds `lb-agent` and `lbctl`, if not the one beside the test's own.
@@ -144,23 +143,8 @@ pub fn artifacts() -> PathBuf {
     target.join("test-artifacts").join(current_test().replace("::", "-"))
 }
 
-/// The test runner names its threads after their tests.
-fn current_test() -> String {
-    std::thread::current().name().unwrap_or("unnamed").to_owned()
-}
-
 fn find_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let directories = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
     directories.into_iter().any(|directory| directory.join(name).is_file())
-}
-
-fn skip(reason: &str) -> bool {
-    let test = current_test();
-    if std::env::var(STRICT).is_ok_and(|value| value == "1") {
-        panic!("{test}: {reason}, and {STRICT}=1 makes a skip a failure");
-    }
-    // Not `eprintln!`: the test runner would keep it to itself.
-    let _ = writeln!(std::io::stderr(), "SKIP: {test}: {reason}");
-    false
 }

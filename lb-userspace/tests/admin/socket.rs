@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
 
+use lb_common::testing::skip::skip;
 use lb_userspace::admin::Socket;
 
 use crate::agent::{Agent, agent, agent_with, state};
@@ -80,14 +81,6 @@ fn stopping_removes_the_socket() {
         std::thread::sleep(Duration::from_millis(5));
     }
     drop(agent.runtime.take());
-}
-
-fn skip(why: &str) {
-    assert!(
-        std::env::var_os("LB_TEST_STRICT").is_none(),
-        "strict mode, but would skip: {why}"
-    );
-    println!("SKIP: {why}");
 }
 
 /// The first line of the answer to a request on the agent's socket.
