@@ -18,7 +18,7 @@ pub(crate) fn collect(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn remove(skb: *mut __sk_buff) -> Option<bool> {
-    let maps = Maps::<false>::new(skb.cast(), 0)?;
+    let maps = Maps::<false>::collecting(skb.cast())?;
     let words = TcPacket::<false>::new(skb).load_words::<WORDS>(COLLECT_OFFSET)?;
     let tuple = &mut maps.work().headers.tuple;
     let now = maps.env(NAMESPACE_NODE).now;

@@ -70,6 +70,7 @@ array! {
     counters: PerCpuArray Counter, capacity::COUNTERS;
     service_counters: PerCpuArray ServiceCounter, capacity::SERVICES;
     scratch: PerCpuArray Scratch, 1;
+    collecting: PerCpuArray Scratch, 1;
     routes: PerCpuArray Kept, 1 << route::PLACES_SHIFT;
     outputs: PerCpuArray KeptInterface, 1 << route::PLACES_SHIFT;
     ways: PerCpuArray KeptWay, 1 << way::PLACES_SHIFT;
@@ -96,7 +97,7 @@ pub(crate) static jumps: ProgramArray<{ capacity::JUMPS as usize }> = ProgramArr
 pub(crate) static fragments: LruHashMap<FragmentKey, Fragment, { capacity::FRAGMENTS as usize }> = LruHashMap::new();
 
 /// Keys and queries under construction: the stack has 512 bytes for a program and all that it calls. Programs of one CPU
-/// do not interrupt each other.
+/// do not interrupt each other, but for the collector, which has one to itself.
 #[repr(C)]
 pub(crate) struct Scratch {
     pub(crate) flow4: FlowKey4,

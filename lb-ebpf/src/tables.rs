@@ -45,6 +45,17 @@ impl<const KEEP: bool> Maps<KEEP> {
         })
     }
 
+    /// For the collector, which the agent runs: on 6.1 packets may interrupt it (`bpf_test_run`, net/bpf/test_run.c, leaves softirqs
+    /// on), and must not work where it does.
+    #[inline(always)]
+    pub(crate) fn collecting(context: *mut c_void) -> Option<Self> {
+        Some(Self {
+            context,
+            scratch: maps::collecting.get_ptr_mut(0)?,
+            ifindex: 0,
+        })
+    }
+
     #[inline(always)]
     fn key4(&self, t: &Tuple) -> &FlowKey4 {
         // SAFETY: this CPU's own element, and one key at a time.
@@ -391,9 +402,6 @@ impl<const KEEP: bool> Tables for Maps<KEEP> {
                 (false, Table::Overflow) => maps::overflow_replies4.get(self.key4(tuple)),
             }
         }?;
-        if found.kind == REPLY_ENDED {
-            return None;
-        }
         // One place for all of them, or the verifier would follow what comes after for each table anew; and what gives way
         // to another does not change under us.
         // SAFETY: this CPU's own element. The kernel aligns values to eight bytes.
@@ -403,7 +411,10 @@ impl<const KEEP: bool> Tables for Maps<KEEP> {
             for index in 0..size_of::<Reply>() / 8 {
                 ptr::write_volatile(to.add(index), ptr::read_volatile(from.add(index)));
             }
-            Some(&(*self.scratch).reply.0)
+            let copied = &(*self.scratch).reply.0;
+            // Of the copy: somebody may end the reply while it is copied, and who went on with that would end it once more, and
+            // take what has replaced it meanwhile for what he may remove.
+            if copied.kind == REPLY_ENDED { None } else { Some(copied) }
         }
     }
 
