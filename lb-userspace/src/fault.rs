@@ -45,6 +45,8 @@ pub enum Point {
     AttachPinned,
     /// A link that is not wanted any more is gone.
     AttachDetached,
+    /// A filter carries its new program, where the kernel has no tcx links.
+    AttachFilter,
     /// All links are ours; pins of another version are still there.
     MigrateLinks,
     /// Some of the pins of another version are removed.
@@ -79,7 +81,7 @@ pub enum Point {
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::StartLocked,
         Self::StartListening,
         Self::LoadPrepared,
@@ -99,6 +101,7 @@ impl Point {
         Self::AttachUnpinned,
         Self::AttachPinned,
         Self::AttachDetached,
+        Self::AttachFilter,
         Self::MigrateLinks,
         Self::MigrateRemoving,
         Self::SyncAttached,
@@ -126,6 +129,19 @@ impl Point {
             name.push(c.to_ascii_lowercase());
         }
         name
+    }
+
+    /// Whether an agent that attaches to tc alone comes by, on a kernel with tcx links or without.
+    pub fn is_met(self, tcx: bool) -> bool {
+        match self {
+            Self::MigrateLink
+            | Self::AttachAdopted
+            | Self::AttachUnpinned
+            | Self::AttachPinned
+            | Self::AttachDetached => tcx,
+            Self::AttachFilter => !tcx,
+            _ => true,
+        }
     }
 
     /// Whether only a change of the tables' layout comes by.

@@ -149,6 +149,7 @@ impl Attacher {
             if !self.ours.contains_key(&key) || !want.inside(there)? {
                 let program = self.classifier(want)?;
                 want.inside(|| clsact::attach(program, want))??;
+                fault::here(Point::AttachFilter);
                 self.ours.insert(key, want.namespace.clone());
             }
             return Ok(mode);

@@ -99,11 +99,22 @@ pub(super) fn another_build(directory: &Path) -> PathBuf {
     path
 }
 
-/// Tags of the programs behind a node's links: hashes of their instructions.
+/// Tags of the programs that a node's packets meet: hashes of their instructions.
 pub(super) fn tags(node: &Node) -> Vec<String> {
     let programs = View::find(node.bpffs()).unwrap().programs().unwrap();
     let links = programs.into_iter().filter(|program| program.hook.is_some());
     let mut tags: Vec<_> = links.map(|link| link.tag.expect("a tag")).collect();
+    if tags.is_empty() {
+        let filters = ["filter", "show", "dev", "eth0", "ingress"];
+        let filters = node.netns().output("tc", &filters).unwrap();
+        let words: Vec<_> = filters.split_whitespace().collect();
+        tags = words
+            .windows(2)
+            .filter(|pair| pair[0] == "tag")
+            .map(|pair| pair[1].to_owned())
+            .collect();
+    }
+    assert!(!tags.is_empty(), "nothing is attached");
     tags.sort();
     tags.dedup();
     tags
