@@ -1,9 +1,10 @@
 //! Routes that each CPU keeps for a moment: which, under what key, and for how long. To ask the kernel costs more than all the
 //! rest that is done to a packet of a known flow.
 //!
-//! Only programs of the node's own namespace keep routes: interface indexes repeat elsewhere.
+//! Only programs of the node's own namespace keep routes: interface indexes repeat elsewhere. What is known of interfaces is kept
+//! with the namespace.
 
-use crate::abi::{Interface, NETWORK_NODE, ticks};
+use crate::abi::{Interface, InterfaceKey, NETWORK_NODE, ticks};
 use crate::address::Address;
 use crate::tables::{NextHop, Route};
 
@@ -111,16 +112,17 @@ impl Kept {
     }
 }
 
-/// Where what is known of an interface of the node is kept.
+/// Where what is known of an interface is kept.
 #[inline(always)]
-pub const fn interface_place(ifindex: u32) -> u32 {
-    ifindex & ((1 << PLACES_SHIFT) - 1)
+pub const fn interface_place(key: &InterfaceKey) -> u32 {
+    (key.ifindex ^ key.namespace as u32) & ((1 << PLACES_SHIFT) - 1)
 }
 
-/// What the agent has said of an interface of the node that packets leave by. Zeros: nothing is kept here.
+/// What the agent has said of an interface. Zeros: nothing is kept here.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeptInterface {
+    namespace: u64,
     interface: Interface,
     ifindex: u32,
     /// Tick at which it was looked up.
@@ -130,18 +132,20 @@ pub struct KeptInterface {
 impl KeptInterface {
     /// As it was looked up at tick `now`.
     #[inline(always)]
-    pub const fn new(interface: Interface, ifindex: u32, now: u32) -> Self {
+    pub const fn new(interface: Interface, key: &InterfaceKey, now: u32) -> Self {
         Self {
+            namespace: key.namespace,
             interface,
-            ifindex,
+            ifindex: key.ifindex,
             asked: now,
         }
     }
 
     /// Whether this is that interface, as it was a moment ago.
     #[inline(always)]
-    pub const fn is(&self, ifindex: u32, now: u32) -> bool {
-        self.ifindex == ifindex && now.wrapping_sub(self.asked) <= FRESH
+    pub const fn is(&self, key: &InterfaceKey, now: u32) -> bool {
+        (self.ifindex ^ key.ifindex) as u64 | (self.namespace ^ key.namespace) == 0
+            && now.wrapping_sub(self.asked) <= FRESH
     }
 
     /// What was said.
@@ -255,12 +259,16 @@ mod tests {
             network: 5,
             ..Interface::default()
         };
-        let kept = KeptInterface::new(interface, 7, 1000);
-        assert!(kept.is(7, 1000) && kept.is(7, 1000 + FRESH));
-        assert!(!kept.is(8, 1000) && !kept.is(7, 1001 + FRESH) && !kept.is(7, 999));
+        let [key, other] = [7, 8].map(InterfaceKey::node);
+        let kept = KeptInterface::new(interface, &key, 1000);
+        assert!(kept.is(&key, 1000) && kept.is(&key, 1000 + FRESH));
+        assert!(!kept.is(&other, 1000) && !kept.is(&key, 1001 + FRESH) && !kept.is(&key, 999));
+        for bit in 0..64 {
+            assert!(!kept.is(&InterfaceKey::new(1 << bit, 7), 1000), "of another namespace");
+        }
         assert_eq!(*kept.interface(), interface);
-        assert!(interface_place(u32::MAX) < 1 << PLACES_SHIFT);
-        assert_ne!(interface_place(7), interface_place(8));
+        assert!(interface_place(&InterfaceKey::new(u64::MAX, u32::MAX)) < 1 << PLACES_SHIFT);
+        assert_ne!(interface_place(&key), interface_place(&other));
     }
 
     #[test]

@@ -96,10 +96,20 @@ pub trait Tables {
     fn settings(&self) -> Option<Self::Ref<Settings>>;
     /// By namespace and interface index.
     fn interface(&self, key: InterfaceKey) -> Option<Self::Ref<Interface>>;
-    /// An interface of the node that packets leave by. It may be as it was a moment ago ([`crate::route`]).
+    /// An interface that packets come and leave by. It may be as it was a moment ago ([`crate::route`]).
+    #[inline(always)]
+    fn recent_interface(&self, key: InterfaceKey) -> Option<Self::Ref<Interface>> {
+        self.interface(key)
+    }
+    /// The interface that a packet is on, as [`Tables::recent_interface`].
+    #[inline(always)]
+    fn way_in(&self, env: &Env) -> Option<Self::Ref<Interface>> {
+        self.recent_interface(InterfaceKey::new(env.namespace, env.ifindex))
+    }
+    /// An interface of the node that packets leave by, as [`Tables::recent_interface`].
     #[inline(always)]
     fn way_out(&self, ifindex: u32) -> Option<Self::Ref<Interface>> {
-        self.interface(InterfaceKey::node(ifindex))
+        self.recent_interface(InterfaceKey::node(ifindex))
     }
     /// Whether there may be a frontend, or a flow to one, on this port of the node's own network ([`crate::abi::port_mark`]).
     fn publishes(&self, protocol: u8, port: u16) -> bool;

@@ -28,6 +28,7 @@ mod fragments;
 mod gateway;
 mod hairpin;
 mod host;
+mod inside;
 mod malformed;
 mod marks;
 mod onset;
@@ -49,7 +50,7 @@ use fixture::Fixture;
 
 /// Every fixture.
 pub fn fixtures() -> Vec<Fixture> {
-    let topics: [fn() -> Vec<Fixture>; 22] = [
+    let topics: [fn() -> Vec<Fixture>; 23] = [
         answer::fixtures,
         drain::fixtures,
         errors::fixtures,
@@ -58,6 +59,7 @@ pub fn fixtures() -> Vec<Fixture> {
         gateway::fixtures,
         hairpin::fixtures,
         host::fixtures,
+        inside::fixtures,
         malformed::fixtures,
         marks::fixtures,
         onset::fixtures,

@@ -72,7 +72,7 @@ array! {
     scratch: PerCpuArray Scratch, 1;
     collecting: PerCpuArray Scratch, 1;
     routes: PerCpuArray Kept, 1 << route::PLACES_SHIFT;
-    outputs: PerCpuArray KeptInterface, 1 << route::PLACES_SHIFT;
+    recent: PerCpuArray KeptInterface, 1 << route::PLACES_SHIFT;
     ways: PerCpuArray KeptWay, 1 << way::PLACES_SHIFT;
 }
 

@@ -50,19 +50,19 @@ impl<const KEEP: bool> Maps<KEEP> {
         route
     }
 
-    /// As [`lb_common::tables::Tables::way_out`].
+    /// As [`lb_common::tables::Tables::recent_interface`].
     #[inline(always)]
-    pub(crate) fn find_interface(&self, ifindex: u32) -> Option<&'static Interface> {
+    pub(crate) fn find_interface(&self, key: InterfaceKey) -> Option<&'static Interface> {
         if !KEEP {
-            return self.interface(InterfaceKey::node(ifindex));
+            return self.interface(key);
         }
-        let kept = maps::outputs.get_ptr_mut(interface_place(ifindex))?;
+        let kept = maps::recent.get_ptr_mut(interface_place(&key))?;
         // SAFETY: this CPU's own elements.
         unsafe {
             let now = (*self.scratch).clock.now;
-            if !(*kept).is(ifindex, now) {
-                let found = self.interface(InterfaceKey::node(ifindex))?;
-                *kept = KeptInterface::new(*found, ifindex, now);
+            if !(*kept).is(&key, now) {
+                let found = self.interface(key)?;
+                *kept = KeptInterface::new(*found, &key, now);
             }
             Some((*kept).interface())
         }

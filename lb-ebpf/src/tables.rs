@@ -268,8 +268,8 @@ impl<const KEEP: bool> Tables for Maps<KEEP> {
     }
 
     #[inline(always)]
-    fn way_out(&self, ifindex: u32) -> Option<&'static Interface> {
-        self.find_interface(ifindex)
+    fn recent_interface(&self, key: InterfaceKey) -> Option<&'static Interface> {
+        self.find_interface(key)
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use lb_tests::client::{ask_udp, get, ping, tally};
 use lb_tests::cluster::{Cluster, Family, Spec};
 
-use super::{ask_seen, ask_udp_seen, assert_even, shared};
+use super::{ask_seen, ask_udp_seen, assert_even, own, shared};
 
 #[test]
 fn local_and_remote_backends_answer_and_see_the_client() {
@@ -53,6 +53,52 @@ fn a_backend_reaches_itself() {
             assert_eq!(time.backends(), [answer.backend]);
         }
     }
+}
+
+/// Packets that a node's own stack has forwarded, of either family.
+fn forwarded(cluster: &Cluster) -> u64 {
+    cluster.node(0).netns().run(|| {
+        let text = |name: &str| std::fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap();
+        let (v4, v6) = (text("snmp"), text("snmp6"));
+        // Names in one line, numbers in the next.
+        let mut lines = v4.lines().filter(|line| line.starts_with("Ip:"));
+        let (names, numbers) = (lines.next().unwrap(), lines.next().unwrap());
+        let mut pairs = names.split_whitespace().zip(numbers.split_whitespace());
+        let v4 = pairs.find(|(name, _)| *name == "ForwDatagrams").unwrap().1;
+        let v6 = v6
+            .lines()
+            .find_map(|line| line.strip_prefix("Ip6OutForwDatagrams"))
+            .unwrap();
+        v4.parse::<u64>().unwrap() + v6.trim().parse::<u64>().unwrap()
+    })
+}
+
+#[test]
+fn between_workloads_of_one_node_its_stack_carries_nothing() {
+    let Some(cluster) = own(Cluster::builder().nodes(2)) else {
+        return;
+    };
+    let web = cluster.deploy(Spec::tcp().on(&[0])).unwrap();
+    let time = cluster.deploy(Spec::udp().on(&[0])).unwrap();
+    let far = cluster.deploy(Spec::tcp().on(&[1])).unwrap();
+    let client = cluster.workloads(0, "shop").pop().unwrap();
+    for family in Family::BOTH {
+        // The backend's place is looked for once it is asked for the first time.
+        client.netns().run(|| get(web.vip(family))).unwrap();
+        client.netns().run(|| ask_udp(time.vip(family))).unwrap();
+    }
+    cluster.settle().unwrap();
+    let before = forwarded(&cluster);
+    for family in Family::BOTH {
+        for _ in 0..5 {
+            let seen = ask_seen(client.netns(), web.vip(family)).unwrap();
+            assert_eq!(web.backends(), [seen.backend]);
+            ask_udp_seen(client.netns(), time.vip(family)).unwrap();
+        }
+    }
+    assert_eq!(forwarded(&cluster), before);
+    client.netns().run(|| get(far.vip(Family::V4))).unwrap();
+    assert!(forwarded(&cluster) > before, "what goes to another node is the stack's");
 }
 
 #[test]

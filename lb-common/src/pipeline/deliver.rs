@@ -2,7 +2,7 @@
 
 use super::tunnel::{self, Outgoing};
 use super::{Work, masquerade};
-use crate::abi::{BACKEND_LOCAL, Backend, FLOW_FLAG_HOST, INTERFACE_BRIDGED, INTERFACE_PEER, Node};
+use crate::abi::{BACKEND_LOCAL, Backend, FLOW_FLAG_HOST, INTERFACE_PEER, Node};
 use crate::address::Address;
 use crate::flow::{self, Chosen};
 use crate::tables::{Env, NextHop, Route, Tables};
@@ -49,7 +49,7 @@ pub(super) fn to_backend<P: Packet, T: Tables>(
 
 /// What becomes of the addresses on the way to the backend.
 #[inline(always)]
-fn forward_translation(h: &Headers, chosen: &Chosen, backend: &Backend) -> Translation {
+pub(super) fn forward_translation(h: &Headers, chosen: &Chosen, backend: &Backend) -> Translation {
     Translation {
         source: if chosen.hairpin {
             h.tuple.destination
@@ -116,31 +116,6 @@ pub(super) fn hand_over<P: Packet, T: Tables>(
     // A workload whose interface the agent does not know yet: the kernel's own route leads there.
     let route = tables.route(&h.tuple.source, &h.tuple.destination, h.tuple.v6);
     by_route(packet, env, &route, reason)
-}
-
-/// Translates a VIP's packet inside its network and lets the network carry it on.
-#[inline(always)]
-pub(super) fn inside_network<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    h: &mut Headers,
-    chosen: &Chosen,
-    interface_flags: u32,
-) -> Verdict {
-    let Some(backend) = tables.backend(chosen.backend) else {
-        return Verdict::drop(Reason::DropBackendGone);
-    };
-    tables.count_service(chosen.service, 0, h.ip_length, false);
-    if rewrite::translate(packet, h, &forward_translation(h, chosen, &backend)).is_none() {
-        return Verdict::drop(Reason::DropRewrite);
-    }
-    if chosen.hairpin {
-        return turn_back(packet, Reason::Hairpin);
-    }
-    if interface_flags & INTERFACE_BRIDGED != 0 && backend.mac != [0; 6] && packet.store(0, backend.mac).is_none() {
-        return Verdict::drop(Reason::DropRewrite);
-    }
-    Verdict::continue_(Reason::ForwardNetwork)
 }
 
 /// Sends a complete reply to its client (tc): outside, behind the gateway bridge, or on this node itself. `flags`: the flow's.

@@ -13,6 +13,7 @@ mod deliver;
 pub mod errors;
 mod fragments;
 pub mod host;
+mod inside;
 mod kept;
 mod masquerade;
 pub mod node;
@@ -21,7 +22,7 @@ mod refusal;
 mod tunnel;
 pub mod workload;
 
-use crate::abi::{EndpointKey, FLOW_FLAG_REFUSED, FRONTEND_FILTERED, NETWORK_NODE, NODE_LOCAL, SOURCE_ALLOWED};
+use crate::abi::{EndpointKey, FLOW_FLAG_REFUSED, FRONTEND_FILTERED, NETWORK_NODE, NODE_LOCAL, SOURCE_ALLOWED, TCP};
 use crate::address::Address;
 use crate::answer::refuse;
 use crate::flow::{self, Known, Opening};
@@ -175,13 +176,31 @@ pub fn find<T: Tables>(tables: &T, env: &Env, work: &mut Work) -> Found {
             }
         }
     }
-    match tables.frontend(&frontend_key(&work.headers.tuple)) {
+    let tuple = &work.headers.tuple;
+    let inside = tuple.network != NETWORK_NODE;
+    // Most of what workloads send and begins nothing is for no VIP at all.
+    if inside && !tables.is_vip(&tuple.destination, tuple.network) {
+        return Found::NOTHING;
+    }
+    let mut key = frontend_key(tuple);
+    if let Some(frontend) = tables.frontend(&key) {
+        work.frontend = frontend.flags;
+        work.opening.service = frontend.service;
+        return Found::SERVICE;
+    }
+    if !inside {
+        return Found::NOTHING;
+    }
+    // Every port that has none of its own.
+    key.port = 0;
+    match tables.frontend(&key) {
         Some(frontend) => {
             work.frontend = frontend.flags;
             work.opening.service = frontend.service;
             Found::SERVICE
         }
-        None => Found::NOTHING,
+        None if tuple.protocol == TCP => Found::refused(Reason::ResetNoPort),
+        None => Found::refused(Reason::UnreachableNoPort),
     }
 }
 
@@ -324,7 +343,7 @@ fn proceed<P: Packet, T: Tables, const MASKED: bool>(
         return Verdict::drop(Reason::DropRewrite);
     }
     match interface_flags {
-        Some(flags) => deliver::inside_network(packet, tables, &mut work.headers, &chosen, flags),
+        Some(flags) => inside::forward(packet, tables, env, &mut work.headers, &chosen, flags),
         None => deliver::to_backend(packet, tables, env, work, &chosen),
     }
 }

@@ -1,13 +1,10 @@
 //! Packets that a workload sends and receives.
 
 use super::deliver::{self, turn_back};
-use super::fragments;
 use super::tunnel::{self, Outgoing};
 use super::{Found, What, Work, find_published, masquerade, proceed, publishes, refusal, unbalanced, unresolved};
-use crate::abi::{
-    Backend, EndpointKey, Flow, INTERFACE_WORKLOAD, Interface, InterfaceKey, NETWORK_NODE, REPLY_HAIRPIN, REPLY_VIP,
-    Reply, TCP, UDP,
-};
+use super::{fragments, inside};
+use crate::abi::{Backend, Flow, INTERFACE_WORKLOAD, Interface, NETWORK_NODE, REPLY_HAIRPIN, REPLY_VIP, Reply, UDP};
 use crate::answer::{arp, echo, neighbour};
 use crate::flow;
 use crate::pressure;
@@ -21,7 +18,7 @@ use crate::wire::{Packet, ethertype, protocol};
 /// A frame that a workload sent: tc ingress on the host side of its interface.
 #[inline(always)]
 pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work) -> Verdict {
-    let interface = match tables.interface(InterfaceKey::new(env.namespace, env.ifindex)) {
+    let interface = match tables.way_in(env) {
         Some(i) if i.flags & INTERFACE_WORKLOAD != 0 => i,
         _ => return Verdict::pass(Reason::PassInterface),
     };
@@ -44,6 +41,15 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
     if let Some(verdict) = unresolved(packet, tables, env, h) {
         return verdict;
     }
+    // Before flows: half of what a workload sends are replies, and they need not look for a flow of their own tuple.
+    if let Some(reply) = pressure::reply(tables, env, &work.headers.tuple) {
+        if reply.kind == REPLY_VIP && !inside::reaches(tables, env, work, interface.flags) {
+            return Verdict::pass(Reason::PassNetwork);
+        }
+        if let Some(verdict) = reply_out(packet, tables, env, work, reply) {
+            return verdict;
+        }
+    }
     // In the node's own network there are no VIPs.
     let mut found = if interface.network == NETWORK_NODE {
         work.opening.reset();
@@ -53,45 +59,19 @@ pub fn from<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &
     };
     let mut flags = Some(interface.flags);
     if found.is(What::Nothing) {
-        if let Some(reply) = pressure::reply(tables, env, &work.headers.tuple) {
-            if reply.kind == REPLY_VIP {
-                return Verdict::pass(Reason::PassNetwork);
-            }
-            if let Some(verdict) = reply_out(packet, tables, env, work, reply) {
-                return verdict;
-            }
-        }
         let h = &mut work.headers;
-        found = if tables.is_vip(&h.tuple.destination, interface.network) {
-            let every = EndpointKey {
-                address: h.tuple.destination,
-                network: interface.network,
-                port: 0,
-                protocol: h.tuple.protocol,
-                family: if h.tuple.v6 { 6 } else { 4 },
-            };
-            match tables.frontend(&every) {
-                Some(frontend) => {
-                    work.opening.service = frontend.service;
-                    Found::SERVICE
-                }
-                None if h.tuple.protocol == TCP => Found::refused(Reason::ResetNoPort),
-                None => Found::refused(Reason::UnreachableNoPort),
-            }
-        } else {
-            if forges_tunnel(tables, h) {
-                return Verdict::drop(Reason::DropTunnelSource);
-            }
-            // Published ports are the node's; here the network carries its packets on.
-            if !env.is_node() || !publishes(tables, h) {
-                return Verdict::pass(Reason::PassNotService);
-            }
-            flags = None;
-            if interface.network == NETWORK_NODE {
-                masquerade::put_on_tuple(tables, work, false);
-            }
-            find_published(tables, env, work)
-        };
+        if forges_tunnel(tables, h) {
+            return Verdict::drop(Reason::DropTunnelSource);
+        }
+        // Published ports are the node's; elsewhere the network carries their packets on.
+        if !env.is_node() || !publishes(tables, h) {
+            return Verdict::pass(Reason::PassNotService);
+        }
+        flags = None;
+        if interface.network == NETWORK_NODE {
+            masquerade::put_on_tuple(tables, work, false);
+        }
+        found = find_published(tables, env, work);
     }
     proceed::<P, T, true>(packet, tables, env, work, found, flags, 0)
 }
@@ -141,7 +121,7 @@ fn flow_of<P: Packet, T: Tables>(
     Some((flow, backend, again))
 }
 
-/// Translates a backend's reply of a published or hairpin flow, and sends it on. `None`: its flow is gone, or it is not for this
+/// Translates a backend's reply, and sends it on: of a VIP's flow, where [`inside::reaches`] has said. `None`: its flow is gone, or it is not for this
 /// namespace.
 #[inline(always)]
 fn reply_out<P: Packet, T: Tables>(
@@ -181,6 +161,10 @@ fn reply_out<P: Packet, T: Tables>(
     if rewrite::decrement_ttl(packet, h).is_none() {
         return Some(Verdict::drop(Reason::DropRewrite));
     }
+    if reply.kind == REPLY_VIP {
+        let reason = if again { Reason::ReplyRetry } else { Reason::ReplyVip };
+        return Some(inside::put(packet, work, reason));
+    }
     let reason = if again { Reason::ReplyRetry } else { Reason::ReplyDirect };
     Some(deliver::to_client(packet, tables, env, work, flow.flags, reason))
 }
@@ -188,7 +172,7 @@ fn reply_out<P: Packet, T: Tables>(
 /// A frame on its way to a workload: tc egress on the host side of its interface.
 #[inline(always)]
 pub fn to<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work) -> Verdict {
-    let interface = match tables.interface(InterfaceKey::new(env.namespace, env.ifindex)) {
+    let interface = match tables.way_in(env) {
         Some(i) if i.flags & INTERFACE_WORKLOAD != 0 => i,
         _ => return Verdict::pass(Reason::PassInterface),
     };

@@ -159,6 +159,16 @@ impl Case {
         SocketAddr::new(self.host(20), 40_001)
     }
 
+    /// Client inside the network, behind a routed veth.
+    pub fn neighbour(self) -> SocketAddr {
+        SocketAddr::new(self.host(21), 40_001)
+    }
+
+    /// Another one there, whose MAC is not known.
+    pub fn silent(self) -> SocketAddr {
+        SocketAddr::new(self.host(22), 40_001)
+    }
+
     /// Client behind the gateway bridge (IPv4).
     pub fn gateway(self) -> SocketAddr {
         (Ipv4Addr::new(172, 18, 0, 5), 40_001).into()

@@ -7,8 +7,8 @@ use std::vec::Vec;
 use super::fixture::{Entry, Fixture, Step};
 use super::frame::{Frame, ethernet, tunnel};
 use super::world::{
-    CLIENT_IF, Case, NETWORK, NODE_IF, Place, ROUTED_IF, ROUTER, SWITCHED_IF, TUNNEL_PORT, World, mac, node_mac,
-    workload_mac,
+    CLIENT_IF, Case, NEIGHBOUR_IF, NETWORK, NODE_IF, Place, ROUTED_IF, ROUTER, SWITCHED_IF, TUNNEL_PORT, World, mac,
+    node_mac, workload_mac,
 };
 use crate::abi::{
     BACKEND_DRAINING, BACKEND_GONE, FLOW_CLOSED, FLOW_ESTABLISHED, FLOW_FLAG_ANSWERED, FLOW_FLAG_HAIRPIN,
@@ -24,6 +24,7 @@ pub(super) fn fixtures() -> Vec<Fixture> {
         all.extend(spared(case));
         all.extend(tunnelled(case));
         all.push(vip(case));
+        all.push(inside(case));
         all.push(hairpin(case));
     }
     all
@@ -268,6 +269,25 @@ fn vip(case: Case) -> Fixture {
             .continues(Reason::ForwardNetwork, sent.build()),
     )
     .step(to_client(&rst(second.clone())).continues(Reason::ReplyVip, rst(second).from(case.vip()).build()))
+}
+
+fn inside(case: Case) -> Fixture {
+    let tuple = case.tuple(case.neighbour(), case.vip(), NETWORK);
+    let back = case.frame(case.backend(Place::Here), case.neighbour());
+    let sent = back.clone().macs(mac(ROUTED_IF), workload_mac(ROUTED_IF));
+    let put = back.from(case.vip()).ttl(63);
+    let put = put.macs(workload_mac(NEIGHBOUR_IF), mac(NEIGHBOUR_IF));
+    Fixture::new(
+        format!("refusal_inside_{}", case.name()),
+        "where the reply is handed over at once, it is made into that at once",
+        begun(case, tuple, Place::Here, None),
+    )
+    .step(Step::new(Entry::FromWorkload, ROUTED_IF, rst(sent).build()).redirects(
+        Action::RedirectPeer,
+        Reason::ReplyRetry,
+        NEIGHBOUR_IF,
+        ack(put).build(),
+    ))
 }
 
 fn hairpin(case: Case) -> Fixture {

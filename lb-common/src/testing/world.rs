@@ -5,6 +5,7 @@
 //!  node 2  192.0.2.2, 2001:db8::2  (backend .12) -+   192.0.2.1   +-- 21 client  .20   (veth, bridged), a backend too
 //!  node 4  192.0.2.4, 2001:db8::4  (MAC unknown) -+               +-- 23 backend .13   (switch port)
 //!  node 3  192.0.2.3, 2001:db8::3  (backend .14) ---- 11          +-- 22 stranger 10.6.0.20 of network 6
+//!                                                                +-- 25 clients .21, .22 (MAC unknown)   (veth, routed)
 //! ```
 //!
 //! Each service exists four times, by [`Case`]. Workloads are 10.5.0.0/24 and fd05::/64 of network 5.
@@ -39,6 +40,8 @@ pub const STRANGER_IF: u32 = 22;
 pub const SWITCHED_IF: u32 = 23;
 /// Port of the gateway bridge, over which workloads reach the outside: in the node's own network.
 pub const GATEWAY_IF: u32 = 24;
+/// Host side of another routed workload.
+pub const NEIGHBOUR_IF: u32 = 25;
 /// Network of the workloads.
 pub const NETWORK: u32 = 5;
 /// Network of the stranger.
@@ -120,6 +123,7 @@ impl World {
             (STRANGER_IF, OTHER_NETWORK, workload | INTERFACE_PEER),
             (SWITCHED_IF, NETWORK, workload | INTERFACE_BRIDGED),
             (GATEWAY_IF, NETWORK_NODE, workload | INTERFACE_PEER | INTERFACE_BRIDGED),
+            (NEIGHBOUR_IF, NETWORK, workload | INTERFACE_PEER),
         ] {
             let interface = Interface {
                 network,
@@ -163,6 +167,9 @@ impl World {
             }
             let unseen = Some(workload_mac(99));
             self.path(case.backend(Place::Unseen).ip(), 0, None, SWITCHED_IF, unseen);
+            let neighbour = Some(workload_mac(NEIGHBOUR_IF));
+            self.path(case.neighbour().ip(), 0, None, NEIGHBOUR_IF, neighbour);
+            self.path(case.silent().ip(), 0, None, NEIGHBOUR_IF, None);
         }
     }
 

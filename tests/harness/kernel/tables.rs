@@ -24,7 +24,7 @@ impl Kernel {
     pub fn fill(&mut self, tables: &MemoryTables) -> Result<()> {
         // What the kernel said of routes in another world.
         self.zero::<[u32; words::<Kept>()]>("routes", 1 << route::PLACES_SHIFT)?;
-        self.zero::<[u32; words::<KeptInterface>()]>("outputs", 1 << route::PLACES_SHIFT)?;
+        self.zero::<[u32; words::<KeptInterface>()]>("recent", 1 << route::PLACES_SHIFT)?;
         self.zero::<[u32; words::<KeptWay>()]>("ways", 1 << way::PLACES_SHIFT)?;
         self.refill(tables)
     }
