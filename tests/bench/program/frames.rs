@@ -4,7 +4,7 @@ use lb_common::abi::program;
 use lb_common::testing::fixture::{Entry, Input};
 use lb_common::testing::frame::{Frame, ethernet, tunnel};
 use lb_common::testing::world::{
-    CLIENT_IF, Case, NETWORK, NODE_IF, Place, ROUTED_IF, ROUTER, TUNNEL_PORT, mac, node_mac, workload_mac,
+    CLIENT_IF, Case, NEIGHBOUR_IF, NETWORK, NODE_IF, Place, ROUTED_IF, ROUTER, TUNNEL_PORT, mac, node_mac, workload_mac,
 };
 
 use super::template::{Client, Template};
@@ -61,6 +61,14 @@ pub(crate) enum Path {
     Vip,
     /// The same flows' replies.
     ReplyVip,
+    /// From a workload to a VIP, both on routed veths of this node.
+    Inside,
+    /// The same flows' replies.
+    ReplyInside,
+    /// From a workload to another one, for no service: a backend's reply to another node's workload is such a packet.
+    Leaves,
+    /// The same, where it arrives.
+    Arrives,
 }
 
 impl Path {
@@ -75,6 +83,10 @@ impl Path {
             Self::ReplyToNode => "tunnel, reply of this node",
             Self::Vip => "VIP",
             Self::ReplyVip => "VIP, reply",
+            Self::Inside => "VIP, between routed veths",
+            Self::ReplyInside => "VIP, reply between routed veths",
+            Self::Leaves => "between workloads, sent",
+            Self::Arrives => "between workloads, received",
         }
     }
 }
@@ -152,6 +164,7 @@ pub(crate) fn answer(case: Case, path: Path) -> Packet {
         Path::ToNode => (Path::ReplyFromNode, Hook::Xdp),
         Path::ToLocal => (Path::ReplyLocal, Hook::Tc),
         Path::FromNode => (Path::ReplyToNode, Hook::Tc),
+        Path::Inside => (Path::ReplyInside, Hook::Tc),
         _ => (Path::ReplyVip, Hook::Tc),
     };
     packet(case, path, hook, SYN_ACK)
@@ -225,6 +238,34 @@ fn packet(case: Case, path: Path, hook: Hook, flags: u8) -> Packet {
         Path::Vip => {
             let frame = segment(case.inside(), case.vip()).macs(mac(CLIENT_IF), workload_mac(CLIENT_IF));
             Packet::new(Entry::FromWorkload, CLIENT_IF, plain(frame, Client::Source), NEXT)
+        }
+        Path::Inside => {
+            let frame = segment(case.neighbour(), case.vip()).macs(mac(NEIGHBOUR_IF), workload_mac(NEIGHBOUR_IF));
+            Packet::new(
+                Entry::FromWorkload,
+                NEIGHBOUR_IF,
+                plain(frame, Client::Source),
+                REDIRECT,
+            )
+        }
+        Path::ReplyInside => {
+            let frame = segment(backend, case.neighbour()).macs(mac(ROUTED_IF), workload_mac(ROUTED_IF));
+            Packet::new(
+                Entry::FromWorkload,
+                ROUTED_IF,
+                plain(frame, Client::Destination),
+                REDIRECT,
+            )
+        }
+        Path::Leaves => {
+            let peer = case.backend(Place::Node2);
+            let frame = segment(backend, peer).macs(mac(ROUTED_IF), workload_mac(ROUTED_IF));
+            Packet::new(Entry::FromWorkload, ROUTED_IF, plain(frame, Client::Destination), NEXT)
+        }
+        Path::Arrives => {
+            let peer = case.backend(Place::Node2);
+            let frame = segment(peer, backend).macs(workload_mac(ROUTED_IF), mac(ROUTED_IF));
+            Packet::new(Entry::ToWorkload, ROUTED_IF, plain(frame, Client::Source), NEXT)
         }
         Path::ReplyVip => {
             let frame = segment(backend, case.inside()).macs(workload_mac(CLIENT_IF), mac(CLIENT_IF));

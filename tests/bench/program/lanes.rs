@@ -45,10 +45,16 @@ pub(super) fn ours(stages: &mut Vec<Stage>, lanes: &mut Vec<Lane>) -> Result<()>
         (Hook::Tc, Path::ReplyToNode),
         (Hook::Tc, Path::Vip),
         (Hook::Tc, Path::ReplyVip),
+        (Hook::Tc, Path::Inside),
+        (Hook::Tc, Path::ReplyInside),
     ];
     for (place, opened, paths) in [
         (Place::Node2, &[Path::ToNode][..], &remote[..]),
-        (Place::Here, &[Path::ToLocal, Path::FromNode, Path::Vip], &local),
+        (
+            Place::Here,
+            &[Path::ToLocal, Path::FromNode, Path::Vip, Path::Inside],
+            &local,
+        ),
     ] {
         for flows in Flows::EACH {
             println!("program: tables for {:?}, {}", place, flows.name());
@@ -83,9 +89,14 @@ pub(super) fn ours(stages: &mut Vec<Stage>, lanes: &mut Vec<Lane>) -> Result<()>
         }
     }
     for family in Case::TCP {
-        for hook in [Hook::Xdp, Hook::Tc] {
-            let packet = frames::data(family, Path::NotService, hook);
-            let case = case(hook, Path::NotService, family.v6, Flows::None);
+        for (hook, path) in [
+            (Hook::Xdp, Path::NotService),
+            (Hook::Tc, Path::NotService),
+            (Hook::Tc, Path::Leaves),
+            (Hook::Tc, Path::Arrives),
+        ] {
+            let packet = frames::data(family, path, hook);
+            let case = case(hook, path, family.v6, Flows::None);
             let flows = Flows::None;
             add(
                 stages,
