@@ -151,7 +151,7 @@ fn uses(file: &str, text: &str, pattern: &str, what: &str) -> Vec<String> {
 }
 
 /// Lines that are not of unit tests, with their numbers from 0: a test module in the file itself is its end, one in a file of its
-/// own is one line.
+/// own is one line below its attributes.
 fn product(text: &str) -> impl Iterator<Item = (usize, &str)> {
     const TEST: &str = "#[cfg(test)]";
     let mut lines = text.lines().enumerate();
@@ -160,7 +160,7 @@ fn product(text: &str) -> impl Iterator<Item = (usize, &str)> {
         if line.trim() != TEST {
             return Some((number, line));
         }
-        let (number, item) = lines.next()?;
+        let (number, item) = lines.find(|(_, line)| !line.trim_start().starts_with("#["))?;
         item.trim_end().ends_with(';').then_some((number, ""))
     })
 }
@@ -195,5 +195,12 @@ mod tests {
                 "a.rs:4: uses I/O"
             ]
         );
+    }
+
+    #[test]
+    fn a_test_module_with_attributes_does_not_end_the_code() {
+        let text = "#[cfg(test)]\n#[path = \"x_tests.rs\"]\n#[allow(dead_code)]\nmod x;\nuse aya::Ebpf;\n\
+                    #[cfg(test)]\n#[allow(dead_code)]\nmod tests {\nuse aya::Btf;\n}\n";
+        assert_eq!(uses("a.rs", text, "aya::", "aya"), ["a.rs:5: uses aya"]);
     }
 }

@@ -1,5 +1,8 @@
 //! Published ports: a client outside speaks to this node.
 
+mod by_hand;
+mod turns;
+
 use std::format;
 use std::vec;
 use std::vec::Vec;
@@ -50,12 +53,12 @@ fn delivered(case: Case) -> Vec<u8> {
 }
 
 pub(super) fn fixtures() -> Vec<Fixture> {
-    let mut all = vec![by_hand_v4(), by_hand_v6()];
+    let mut all = vec![by_hand::v4(), by_hand::v6()];
     for case in Case::ALL {
         all.extend(local(case));
         all.extend(remote(case));
-        all.push(round_robin(case));
-        all.push(weights(case));
+        all.push(turns::round_robin(case));
+        all.push(turns::weights(case));
     }
     all.push(tunnel_of_the_other_family());
     all.push(no_checksum());
@@ -255,42 +258,6 @@ fn remote(case: Case) -> Vec<Fixture> {
     ]
 }
 
-/// Which backend each of the next flows shall get.
-fn in_turn(case: Case, mut fixture: Fixture, places: &[Place]) -> Fixture {
-    for (n, place) in places.iter().enumerate() {
-        let client = (case.client().ip(), 50_000 + n as u16).into();
-        let step = Step::new(Entry::TcNode, NODE_IF, case.opening().from(client).build());
-        let out = case.opening().from(client).to(case.backend(*place)).ttl(63);
-        let (action, ifindex) = match place {
-            Place::Here => (Action::RedirectPeer, ROUTED_IF),
-            _ => (Action::Redirect, SWITCHED_IF),
-        };
-        let out = out.macs(workload_mac(ifindex), mac(ifindex)).build();
-        fixture = fixture.step(step.redirects(action, Reason::ForwardLocal, ifindex, out));
-    }
-    fixture
-}
-
-fn round_robin(case: Case) -> Fixture {
-    let turn = [Place::Here, Place::Switched];
-    let fixture = Fixture::new(
-        format!("published_round_robin_{}", case.name()),
-        "new flows take the backends in turn",
-        World::new().serve(case, &turn),
-    );
-    in_turn(case, fixture, &[turn, turn, turn].concat())
-}
-
-fn weights(case: Case) -> Fixture {
-    let turn = [Place::Here, Place::Switched, Place::Here];
-    let fixture = Fixture::new(
-        format!("published_weights_{}", case.name()),
-        "a backend with two of three slots takes two of three flows, in the slots' order",
-        World::new().serve(case, &turn),
-    );
-    in_turn(case, fixture, &[turn, turn].concat())
-}
-
 fn retransmission(case: Case) -> Fixture {
     let tuple = case.tuple(case.client(), case.published(1), NETWORK_NODE);
     let step = || {
@@ -368,69 +335,5 @@ fn tunnel_of_the_other_family() -> Fixture {
     .step(Step::new(Entry::XdpNode, NODE_IF, case.opening().build()).transmits(
         Reason::ForwardTunnel,
         ethernet(node_mac(2), mac(NODE_IF), 0x0800, &packet),
-    ))
-}
-
-/// Bytes from text with blanks.
-fn bytes(text: &str) -> Vec<u8> {
-    let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
-    let pairs = digits
-        .chunks(2)
-        .map(|pair| pair.iter().collect::<std::string::String>());
-    pairs
-        .map(|pair| u8::from_str_radix(&pair, 16).expect("hexadecimal"))
-        .collect()
-}
-
-/// A datagram `hi` whose every byte, in and out, was worked out by hand, but for the outer source port (a hash).
-fn by_hand_v4() -> Fixture {
-    let case = Case::UDP[0];
-    let inbound = bytes(
-        "02000000010a 020000000401 0800
-         45 00 001e 0000 4000 40 11 4e93 c6336407 c0000201
-         9c41 1f90 000a ef62 6869",
-    );
-    Fixture::new(
-        "published_remote_by_hand_udp4",
-        "the tunnel's framing, byte for byte",
-        World::new().serve(case, &[Place::Node2]),
-    )
-    .step(Step::new(Entry::XdpNode, NODE_IF, inbound).transmits(
-        Reason::ForwardTunnel,
-        bytes(
-            "020000000302 02000000010a 0800
-                 45 00 005e 0000 4000 40 11 b68b c0000201 c0000202
-                 e600 12b5 004a 0000
-                 07 40 0800 000005 00
-                 ffb1 81 06 01 01 1f40 00000005 00000000 00000000 0000ffff 0a05000c
-                 45 00 001e 0000 4000 3f 11 4f93 c6336407 c0000201
-                 9c41 1f90 000a ef62 6869",
-        ),
-    ))
-}
-
-fn by_hand_v6() -> Fixture {
-    let case = Case::UDP[1];
-    let inbound = bytes(
-        "02000000010a 020000000401 86dd
-         6 0000000 000a 11 40 20010db8000c00000000000000000007 20010db8000000000000000000000001
-         9c41 1f90 000a 8019 6869",
-    );
-    Fixture::new(
-        "published_remote_by_hand_udp6",
-        "the tunnel's framing, byte for byte",
-        World::new().serve(case, &[Place::Node2]),
-    )
-    .step(Step::new(Entry::XdpNode, NODE_IF, inbound).transmits(
-        Reason::ForwardTunnel,
-        bytes(
-            "020000000302 02000000010a 86dd
-                 6 0000000 005e 11 40 20010db8000000000000000000000001 20010db8000000000000000000000002
-                 fef0 12b5 005e 0000
-                 07 40 86dd 000005 00
-                 ffb1 81 06 01 01 1f40 00000005 fd05000000000000 000000000000000c
-                 6 0000000 000a 11 3f 20010db8000c00000000000000000007 20010db8000000000000000000000001
-                 9c41 1f90 000a 8019 6869",
-        ),
     ))
 }

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 
 use super::DnsError;
 use super::udp::Listener;
+use crate::net::listen;
 
 /// Kernel buffer of each UDP socket, bytes: room for a burst of some thousand questions.
 const UDP_BUFFER: usize = 1 << 20;
@@ -20,7 +21,7 @@ pub(super) fn bind(address: SocketAddr) -> Result<(SocketAddr, Listener, TcpList
         tries -= 1;
         let udp = bind_udp(address).map_err(|source| bind_error(address, "UDP", source))?;
         let bound = udp.local_addr().map_err(|source| bind_error(address, "UDP", source))?;
-        match bind_tcp(bound) {
+        match listen::tcp(bound) {
             Ok(tcp) => return Ok((bound, udp, tcp)),
             Err(source) if tries == 0 || source.kind() != io::ErrorKind::AddrInUse => {
                 return Err(bind_error(address, "TCP", source));
@@ -40,19 +41,6 @@ fn bind_udp(address: SocketAddr) -> io::Result<Listener> {
     let _ = socket.set_recv_buffer_size(UDP_BUFFER);
     socket.bind(&address.into())?;
     Listener::new(socket.into())
-}
-
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    // A restarted agent must not wait for its predecessor's closed connections.
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(256)?;
-    TcpListener::from_std(socket.into())
 }
 
 fn bind_error(address: SocketAddr, transport: &'static str, source: io::Error) -> DnsError {

@@ -4,6 +4,7 @@ mod address;
 pub mod card;
 pub(crate) mod limits;
 mod link;
+pub(crate) mod listen;
 pub mod memory;
 mod neighbour;
 pub mod netns;

@@ -26,7 +26,8 @@ use super::seldom::Seldom;
 use super::status::{Role, Source, StreamStatus};
 use super::{Identity, Timing, View};
 use crate::net::limits::Limit;
-use accept::{accept, bind};
+use crate::net::listen;
+use accept::accept;
 
 /// Connections whose peers are not known yet: in all, and from one address. Strangers can take these places, for
 /// [`Timing::handshake`], and nothing else.
@@ -95,7 +96,7 @@ impl Server {
         stop: &CancellationToken,
     ) -> Result<Self, ServerError> {
         let bound = options.listen.iter().map(|&address| {
-            bind(address)
+            listen::tcp(address)
                 .and_then(|listener| Ok((listener.local_addr()?, listener)))
                 .map_err(|source| ServerError { address, source })
         });

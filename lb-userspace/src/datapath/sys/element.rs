@@ -31,6 +31,15 @@ struct Batch {
     flags: u64,
 }
 
+/// Whether there is such an element, which the kernel tells as an error.
+fn found<T>(answer: io::Result<T>) -> io::Result<bool> {
+    match answer {
+        Ok(_) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 /// Reads one element into `value`, which must have the map's (for per-CPU maps: all CPUs') size. False: not there.
 pub(in crate::datapath) fn lookup(fd: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
     let mut attribute = Element {
@@ -41,11 +50,7 @@ pub(in crate::datapath) fn lookup(fd: BorrowedFd<'_>, key: &[u8], value: &mut [u
         flags: 0,
     };
     // SAFETY: callers size key and value from the map's own info.
-    match unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attribute) } {
-        Ok(_) => Ok(true),
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-        Err(e) => Err(e),
-    }
+    found(unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attribute) })
 }
 
 /// Creates or replaces one element. Key and value must have the map's sizes.
@@ -71,11 +76,7 @@ pub(in crate::datapath) fn delete(fd: BorrowedFd<'_>, key: &[u8]) -> io::Result<
         flags: 0,
     };
     // SAFETY: callers size the key from the map's own info.
-    match unsafe { bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attribute) } {
-        Ok(_) => Ok(true),
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-        Err(e) => Err(e),
-    }
+    found(unsafe { bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attribute) })
 }
 
 /// The key after `key` into `next`; from the start without `key`. False: there is none.
@@ -88,11 +89,7 @@ pub(in crate::datapath) fn next_key(fd: BorrowedFd<'_>, key: Option<&[u8]>, next
         flags: 0,
     };
     // SAFETY: callers size both keys from the map's own info; a null key asks for the first.
-    match unsafe { bpf(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &mut attribute) } {
-        Ok(_) => Ok(true),
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-        Err(e) => Err(e),
-    }
+    found(unsafe { bpf(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &mut attribute) })
 }
 
 /// Outcome of [`lookup_batch`].

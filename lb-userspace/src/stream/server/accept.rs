@@ -1,11 +1,8 @@
 //! Lets in who proves to be an agent of this cluster, and nobody else.
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -23,19 +20,6 @@ use crate::stream::patience::Patient;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) type Tls = Patient<tokio_rustls::server::TlsStream<TcpStream>>;
-
-pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    // A restarted agent must not wait for its predecessor's closed connections.
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(256)?;
-    TcpListener::from_std(socket.into())
-}
 
 pub(super) async fn accept(
     listener: TcpListener,

@@ -1,104 +1,27 @@
 //! What holds for every packet, with etherparse as the judge of checksums and headers.
 
+mod mirrored;
+mod read;
+mod sent;
+
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::checksum::Sum16BitWords;
-use etherparse::{NetHeaders, PacketHeaders, TcpOptionElement, TransportHeader};
-use lb_common::abi::{TCP, UDP};
 use lb_common::testing::fixture::{Entry, Input, Output, run};
 use lb_common::testing::fixtures;
 use lb_common::testing::frame::Frame;
 use lb_common::testing::mutate::{Random, mutate};
 use lb_common::testing::world::{
-    CLIENT_IF, Case, GATEWAY_IF, LOOPBACK_IF, NODE_IF, NOW, Place, ROUTED_IF, ROUTER, TUNNEL_PORT, World, mac,
-    workload_mac,
+    CLIENT_IF, GATEWAY_IF, LOOPBACK_IF, NODE_IF, NOW, Place, ROUTED_IF, ROUTER, World, mac, workload_mac,
 };
 use lb_common::verdict::{Action, Kind, Reason};
 use lb_common::wire::checksum::Diff;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Geneve header with the balancer's option.
-const FRAMING: usize = 36;
-
-/// A packet as etherparse reads it: the innermost, if it is in the tunnel.
-#[derive(Debug, PartialEq, Eq)]
-struct Read {
-    source: SocketAddr,
-    destination: SocketAddr,
-    ttl: u8,
-    mss: Option<u16>,
-    tunnelled: bool,
-    payload: Vec<u8>,
-}
-
-/// Reads an IP packet and holds every checksum against a full recomputation.
-fn read(packet: &[u8]) -> Read {
-    let headers = PacketHeaders::from_ip_slice(packet).expect("an IP packet");
-    let payload = headers.payload.slice();
-    let transport = headers.transport.expect("TCP, UDP or ICMP");
-    let (source, destination, ttl): (IpAddr, IpAddr, u8);
-    match headers.net.as_ref().expect("an IP header") {
-        NetHeaders::Ipv4(ip, _) => {
-            assert_eq!(ip.header_checksum, ip.calc_header_checksum(), "IPv4 header");
-            (source, destination, ttl) = (ip.source.into(), ip.destination.into(), ip.time_to_live);
-            match &transport {
-                TransportHeader::Udp(h) if h.checksum == 0 => {}
-                TransportHeader::Udp(h) => assert_eq!(h.checksum, h.calc_checksum_ipv4(ip, payload).unwrap(), "UDP"),
-                TransportHeader::Tcp(h) => assert_eq!(h.checksum, h.calc_checksum_ipv4(ip, payload).unwrap(), "TCP"),
-                TransportHeader::Icmpv4(h) => assert_eq!(h.checksum, h.icmp_type.calc_checksum(payload), "ICMP"),
-                other => panic!("{other:?} in IPv4"),
-            }
-        }
-        NetHeaders::Ipv6(ip, _) => {
-            (source, destination, ttl) = (ip.source.into(), ip.destination.into(), ip.hop_limit);
-            match &transport {
-                TransportHeader::Udp(h) if h.destination_port == TUNNEL_PORT && h.checksum == 0 => {}
-                TransportHeader::Udp(h) => assert_eq!(h.checksum, h.calc_checksum_ipv6(ip, payload).unwrap(), "UDP"),
-                TransportHeader::Tcp(h) => assert_eq!(h.checksum, h.calc_checksum_ipv6(ip, payload).unwrap(), "TCP"),
-                TransportHeader::Icmpv6(h) => {
-                    let sum = h.icmp_type.calc_checksum(ip.source, ip.destination, payload).unwrap();
-                    assert_eq!(h.checksum, sum, "ICMPv6");
-                }
-                other => panic!("{other:?} in IPv6"),
-            }
-        }
-        other => panic!("{other:?}"),
-    }
-    let (ports, mss) = match &transport {
-        TransportHeader::Udp(h) => {
-            if h.destination_port == TUNNEL_PORT {
-                let inner = read(&payload[FRAMING..]);
-                return Read {
-                    tunnelled: true,
-                    ..inner
-                };
-            }
-            ((h.source_port, h.destination_port), None)
-        }
-        TransportHeader::Tcp(h) => {
-            let mss = h.options_iterator().find_map(|option| match option {
-                Ok(TcpOptionElement::MaximumSegmentSize(size)) => Some(size),
-                _ => None,
-            });
-            ((h.source_port, h.destination_port), mss)
-        }
-        _ => ((0, 0), None),
-    };
-    Read {
-        source: (source, ports.0).into(),
-        destination: (destination, ports.1).into(),
-        ttl,
-        mss,
-        tunnelled: false,
-        payload: payload.to_vec(),
-    }
-}
-
-/// Behind an Ethernet header without a tag.
-fn read_frame(frame: &[u8]) -> Read {
-    read(&frame[14..])
-}
+use mirrored::mirrored;
+use read::read_frame;
+use sent::{Sent, case, place, sent};
 
 fn input(entry: Entry, ifindex: u32, frame: &Frame) -> Input {
     Input {
@@ -108,83 +31,6 @@ fn input(entry: Entry, ifindex: u32, frame: &Frame) -> Input {
         segment: 0,
         namespace: 0,
         side_tag: false,
-    }
-}
-
-fn case() -> impl Strategy<Value = Case> {
-    (any::<bool>(), prop::sample::select(vec![TCP, UDP])).prop_map(|(v6, protocol)| Case { v6, protocol })
-}
-
-fn place() -> impl Strategy<Value = Place> {
-    prop::sample::select(vec![
-        Place::Here,
-        Place::Switched,
-        Place::Unseen,
-        Place::Client,
-        Place::Node2,
-        Place::Node3,
-        Place::Node4,
-    ])
-}
-
-/// Options of a SYN: an MSS behind some NOPs, padded to words.
-fn options(nops: usize, mss: u16) -> Vec<u8> {
-    let mut out = vec![1; nops];
-    out.extend([2, 4]);
-    out.extend(mss.to_be_bytes());
-    out.resize(out.len().next_multiple_of(4), 0);
-    out
-}
-
-/// What varies in a client's packet.
-#[derive(Clone, Debug)]
-struct Sent {
-    port: u16,
-    ttl: u8,
-    nops: usize,
-    mss: u16,
-    numbers: (u32, u32),
-    payload: Vec<u8>,
-    summed: bool,
-}
-
-fn sent() -> impl Strategy<Value = Sent> {
-    (
-        1u16..,
-        2u8..,
-        0usize..8,
-        any::<u16>(),
-        any::<(u32, u32)>(),
-        vec(any::<u8>(), 0..1200),
-        any::<bool>(),
-    )
-        .prop_map(|(port, ttl, nops, mss, numbers, payload, summed)| Sent {
-            port,
-            ttl,
-            nops,
-            mss,
-            numbers,
-            payload,
-            summed,
-        })
-}
-
-impl Sent {
-    /// The first packet from `client`, at the port that varies.
-    fn frame(&self, case: Case, client: IpAddr, to: SocketAddr) -> Frame {
-        let frame = case
-            .first((client, self.port).into(), to)
-            .ttl(self.ttl)
-            .payload(&self.payload);
-        if case.tcp() {
-            let frame = frame.tcp_options(&options(self.nops, self.mss));
-            return frame.numbers(self.numbers.0, self.numbers.1);
-        }
-        if self.summed || case.v6 {
-            frame
-        } else {
-            frame.unsummed()
-        }
     }
 }
 
@@ -414,54 +260,4 @@ fn through(world: &World, entry: Entry, ifindex: u32, frame: Vec<u8>) -> Output 
         side_tag: false,
     };
     run(&world.tables, &input, NOW)
-}
-
-/// Node 2's world: the addresses of nodes 1 and 2 belong to each other, and the backend that node 1 calls its own is where
-/// node 1's world has that of node 2.
-fn mirrored(case: Case) -> World {
-    let mut world = World::new();
-    let tables = &mut world.tables;
-    let (here, there) = (tables.nodes[&0], tables.nodes[&1]);
-    tables.nodes.insert(
-        0,
-        lb_common::abi::Node {
-            flags: here.flags,
-            ..there
-        },
-    );
-    tables.nodes.insert(
-        1,
-        lb_common::abi::Node {
-            flags: there.flags,
-            ..here
-        },
-    );
-    let [one, two] = [1, 2].map(|n| case.node(n).into());
-    let (a, b) = (tables.addresses[&one], tables.addresses[&two]);
-    tables.addresses.insert(one, b);
-    tables.addresses.insert(two, a);
-    let id = case.backend_id(Place::Here);
-    let backend = tables.backends.get_mut(&id).expect("a backend");
-    backend.address = case.backend(Place::Node2).ip().into();
-    backend.delivery = backend.address;
-    let (address, network) = (backend.address, backend.network);
-    let key = tables
-        .local_backends
-        .iter()
-        .find(|(_, v)| **v == id)
-        .map(|(k, _)| *k)
-        .expect("its key");
-    tables.local_backends.insert(
-        lb_common::abi::EndpointKey {
-            address,
-            network,
-            ..key
-        },
-        id,
-    );
-    // The way to the entry node is the way that node 2 is reached by in node 1's world.
-    let mut path = *tables.paths.iter().find(|p| p.destination == two).expect("a path");
-    path.destination = one;
-    tables.paths.push(path);
-    world
 }
