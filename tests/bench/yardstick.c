@@ -20,9 +20,6 @@
 #ifndef FLOW_TABLE
 #define FLOW_TABLE BPF_MAP_TYPE_HASH
 #endif
-#ifndef FLOWS
-#define FLOWS 2097152
-#endif
 
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;

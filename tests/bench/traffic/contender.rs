@@ -95,7 +95,7 @@ impl Contender {
             .log("warn");
         let xdp = if kind.xdp() { "native" } else { "off" };
         let cluster = builder.xdp(xdp).offload(kind.offload()).start()?;
-        settle(&cluster)?;
+        use_reno(&cluster)?;
         let serve = |workload: &Workload| Server::start(workload.netns(), v4(workload), &BACKENDS, 1);
         let (here, there) = (serve(backend(&cluster, true))?, serve(backend(&cluster, false))?);
         let fillers = services.saturating_sub(4);
@@ -216,7 +216,7 @@ impl Contender {
 
 /// How fast sockets send follows from what is lost and acknowledged alone. The machine's own choice may be one that estimates
 /// a rate and sends by a clock (BBR), and measures its estimate: the same path then carries a third as much, or all.
-fn settle(cluster: &Cluster) -> Result<()> {
+fn use_reno(cluster: &Cluster) -> Result<()> {
     let machines = [
         cluster.client(0).netns(),
         cluster.node(0).netns(),

@@ -17,6 +17,7 @@
 //! port's does, because its client is outside.
 
 mod build;
+mod deployed;
 mod document;
 mod service;
 
@@ -36,8 +37,9 @@ use crate::netns::Netns;
 use crate::require;
 
 pub use build::Builder;
+pub use deployed::Deployed;
 pub use document::{Backend, Document, Network, Node as Machine, Port, Published, Service};
-pub use service::{Deployed, Spec};
+pub use service::Spec;
 
 /// Address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
