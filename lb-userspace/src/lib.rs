@@ -10,7 +10,7 @@
 //! | [`plan`] | model, lb-common | aya, providers |
 //! | [`datapath`] | plan, lb-common, aya, nix | providers, dns, admin |
 //! | [`net`] | rtnetlink, nix | aya, model |
-//! | [`dns`] | model, hickory | datapath, plan, provider |
+//! | [`dns`] | model, net, hickory | datapath, plan, provider |
 //! | [`stream`] | model, config, net, rustls | aya, plan, datapath, dns, provider |
 //! | [`telemetry`], [`admin`] | read handles | mutating handles |
 //! | [`fault`] | nix | agent, datapath, model, plan |
