@@ -14,6 +14,8 @@ pub(crate) enum Without {
     Nothing,
     /// Entries are removed and replaced without being ended first.
     End,
+    /// Whether a reply is ended is asked before it is copied, not of the copy.
+    Copy,
     /// A packet does not ask whether its long silent flow is being ended.
     Wake,
     /// A number is given to another backend with the same generation.
@@ -29,7 +31,8 @@ pub(crate) enum Without {
 pub(crate) struct State {
     pub(crate) flows: BTreeMap<(bool, Tuple), usize>,
     pub(crate) elements: Vec<Flow>,
-    pub(crate) replies: BTreeMap<(bool, Tuple), Reply>,
+    pub(crate) replies: BTreeMap<(bool, Tuple), usize>,
+    pub(crate) ways_back: Vec<Reply>,
     pub(crate) backends: BTreeMap<u32, Backend>,
     pub(crate) service: Service,
     pub(crate) slots: BTreeMap<SlotKey, u32>,
@@ -64,6 +67,12 @@ pub(crate) struct Actor {
 }
 
 impl State {
+    /// Puts a reply into a table, in an element of its own.
+    pub(crate) fn put_reply(&mut self, main: bool, tuple: Tuple, reply: Reply) {
+        self.ways_back.push(reply);
+        self.replies.insert((main, tuple), self.ways_back.len() - 1);
+    }
+
     /// Chooses who goes on.
     pub(crate) fn choose(&mut self) {
         let all = 0..self.ended.len();

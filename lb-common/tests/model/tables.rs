@@ -160,30 +160,41 @@ impl Tables for Actor {
     }
 
     fn reply(&self, tuple: &Tuple, table: Table) -> Option<Value<Reply>> {
-        let reply = self.step(|state| state.replies.get(&(table == Table::Main, *tuple)).copied())?;
+        let element = self.step(|state| state.replies.get(&(table == Table::Main, *tuple)).copied())?;
+        let read = || self.step(|state| state.ways_back[element]);
+        if self.shared.without == Without::Copy {
+            return (read().kind != REPLY_ENDED).then(|| Value(read()));
+        }
+        // Its last word, which alone ever changes, is read in one step.
+        let reply = read();
         (reply.kind != REPLY_ENDED).then_some(Value(reply))
     }
 
     fn insert_reply(&self, tuple: &Tuple, reply: &Reply, replace: bool, table: Table) -> Insert {
         self.step(|state| {
-            let key = (table == Table::Main, *tuple);
-            if !replace && state.replies.contains_key(&key) {
+            let main = table == Table::Main;
+            if !replace && state.replies.contains_key(&(main, *tuple)) {
                 return Insert::Exists;
             }
-            state.replies.insert(key, *reply);
+            state.put_reply(main, *tuple, *reply);
             Insert::Done
         })
     }
 
     fn end_reply(&self, tuple: &Tuple, seen: &Reply, table: Table) -> bool {
-        let without = self.shared.without;
-        self.step(|state| match state.replies.get_mut(&(table == Table::Main, *tuple)) {
-            _ if without == Without::End => true,
-            Some(reply) if (reply.kind, reply.bound) == (seen.kind, seen.bound) => {
+        if self.shared.without == Without::End {
+            return self.step(|_| true);
+        }
+        let Some(element) = self.step(|state| state.replies.get(&(table == Table::Main, *tuple)).copied()) else {
+            return false;
+        };
+        self.step(|state| {
+            let reply = &mut state.ways_back[element];
+            let same = (reply.kind, reply.bound) == (seen.kind, seen.bound);
+            if same {
                 reply.kind = REPLY_ENDED;
-                true
             }
-            _ => false,
+            same
         })
     }
 

@@ -114,7 +114,7 @@ pub(crate) fn world(flow: Option<Flow>) -> State {
             kind: REPLY_VIP,
             bound: flow.created,
         };
-        state.replies.insert((true, back(A)), reply);
+        state.put_reply(true, back(A), reply);
     }
     state
 }
