@@ -51,6 +51,8 @@ macro_rules! classify {
     ($(#[$doc:meta])* $name:ident, $fragments:literal, $keep:literal, $pipeline:path, $namespace:path, $count_passed:literal $(, $is:ident => $jump:ident)*) => {
         $(#[$doc])*
         #[classifier]
+        // The kernel calls a function around this one, whose frame would count too.
+        #[inline(always)]
         pub(crate) fn $name(ctx: TcContext) -> i32 {
             let skb = ctx.skb.skb;
             // SAFETY: the kernel passes a valid context.

@@ -1,18 +1,23 @@
 //! Packets between a VIP's client and backend: translated, and carried on by their network itself.
 //!
-//! Where both are behind veths of this node between which it would route, nobody need carry them: they are put into the far
-//! end at once, and the node's stack is spared them, in both directions. Of one direction alone the node's connection tracking
+//! Where the node would route them, between the routed veths of its workloads or from there to another node, it need not: they are
+//! put where they go at once, and its stack is spared them, in both directions. Of replies alone the node's connection tracking
 //! would make an invalid connection.
 
 use super::deliver::turn_back;
-use super::{Work, deliver};
-use crate::abi::{Backend, INTERFACE_BRIDGED, INTERFACE_PEER, INTERFACE_WORKLOAD, Interface};
+use super::workload::flow_of;
+use super::{Work, deliver, fragments, is_local};
+use crate::abi::{
+    Backend, INTERFACE_BRIDGED, INTERFACE_PEER, INTERFACE_WORKLOAD, Interface, NETWORK_NODE, REPLY_VIP, Reply,
+    SETTING_ROUTED,
+};
 use crate::flow::Chosen;
+use crate::pressure;
+use crate::route::takes_frames;
 use crate::tables::{Env, NextHop, Tables};
 use crate::verdict::{Action, Reason, Verdict};
-use crate::wire::Packet;
-use crate::wire::parse::Headers;
-use crate::wire::rewrite;
+use crate::wire::rewrite::{self, Translation};
+use crate::wire::{Hook, Packet};
 
 /// Whether an interface is a routed veth of a workload.
 #[inline(always)]
@@ -37,13 +42,14 @@ pub(super) fn forward<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     env: &Env,
-    h: &mut Headers,
+    work: &mut Work,
     chosen: &Chosen,
     flags: u32,
 ) -> Verdict {
     let Some(backend) = tables.backend(chosen.backend) else {
         return Verdict::drop(Reason::DropBackendGone);
     };
+    let h = &mut work.headers;
     tables.count_service(chosen.service, 0, h.ip_length, false);
     let translation = deliver::forward_translation(h, chosen, &backend);
     if rewrite::translate(packet, h, &translation).is_none() {
@@ -52,60 +58,132 @@ pub(super) fn forward<P: Packet, T: Tables>(
     if chosen.hairpin {
         return turn_back(packet, Reason::Hairpin);
     }
-    if backend.mac == [0; 6] {
-        return Verdict::continue_(Reason::ForwardNetwork);
-    }
     if flags & INTERFACE_BRIDGED != 0 {
-        return match packet.store(0, backend.mac) {
-            Some(()) => Verdict::continue_(Reason::ForwardNetwork),
-            None => Verdict::drop(Reason::DropRewrite),
+        return match backend.mac {
+            [0, 0, 0, 0, 0, 0] => Verdict::continue_(Reason::ForwardNetwork),
+            mac if packet.store(0, mac).is_some() => Verdict::continue_(Reason::ForwardNetwork),
+            _ => Verdict::drop(Reason::DropRewrite),
         };
     }
     if env.is_node() && is_routed(flags) && h.ttl > 1 {
-        return hand_over(packet, tables, h, &backend);
+        if let Some(there) = neighbour(tables, backend.ifindex, h.tuple.network)
+            && backend.mac != [0; 6]
+        {
+            return hand_over(packet, work, &backend, there.mac);
+        }
+        if find_node(packet, tables, work) {
+            return put(packet, work, Action::Redirect, Reason::ForwardNetwork);
+        }
     }
     Verdict::continue_(Reason::ForwardNetwork)
 }
 
-/// Puts a translated packet into the backend's end of its veth, if it is behind one.
+/// Puts a translated packet into the backend's end of its veth; `mac`: that of the node's end.
 #[inline(always)]
-fn hand_over<P: Packet, T: Tables>(packet: &mut P, tables: &T, h: &mut Headers, backend: &Backend) -> Verdict {
-    let (ifindex, mac) = (backend.ifindex, backend.mac);
-    let Some(there) = neighbour(tables, ifindex, h.tuple.network) else {
-        return Verdict::continue_(Reason::ForwardNetwork);
-    };
-    let done = rewrite::decrement_ttl(packet, h).and_then(|()| rewrite::set_macs(packet, mac, there.mac));
+fn hand_over<P: Packet>(packet: &mut P, work: &mut Work, backend: &Backend, mac: [u8; 6]) -> Verdict {
+    let h = &mut work.headers;
+    let done = rewrite::decrement_ttl(packet, h).and_then(|()| rewrite::set_macs(packet, backend.mac, mac));
     match done {
-        Some(()) => Verdict::redirect(Action::RedirectPeer, Reason::ForwardLocal, ifindex),
+        Some(()) => Verdict::redirect(Action::RedirectPeer, Reason::ForwardLocal, backend.ifindex),
         None => Verdict::drop(Reason::DropRewrite),
     }
+}
+
+/// Whether a translated packet leaves for another node by an interface where the reply comes back, and fits what is between.
+/// Notes the way. A function of its own, as [`find_client`].
+#[inline(never)]
+fn find_node<P: Packet, T: Tables>(packet: &P, tables: &T, work: &mut Work) -> bool {
+    let h = &work.headers;
+    match tables.settings() {
+        Some(s) if s.flags & SETTING_ROUTED != 0 && h.sent_length(packet.segment()) <= s.tunnel_mtu as usize => {}
+        _ => return false,
+    }
+    work.way.route = tables.route(&h.tuple.source, &h.tuple.destination, h.tuple.v6);
+    matches!(work.way.route.hop, NextHop::Resolved)
+        && matches!(tables.way_out(work.way.route.ifindex), Some(there) if takes_frames(&there))
 }
 
 /// Whether a backend's reply, which came from an interface with these `flags`, can be put into its client's end of a veth at once:
 /// notes where that is. Else it is translated where its client receives it.
 #[inline(always)]
 pub(super) fn reaches<T: Tables>(tables: &T, env: &Env, work: &mut Work, flags: u32) -> bool {
-    env.is_node() && is_routed(flags) && work.headers.ttl > 1 && find_client(tables, work)
+    env.is_node() && is_routed(flags) && work.headers.ttl > 1 && find_client(tables, work) == work.headers.tuple.network
 }
 
-/// As [`reaches`], of a reply between routed veths. A function of its own: its caller has no room for what the kernel is asked.
+/// The network of the workload behind a routed veth that a packet is for; [`NETWORK_NODE`]: it is for no such. Notes the way. A
+/// function of its own: its callers have no room for what the kernel is asked.
 #[inline(never)]
-fn find_client<T: Tables>(tables: &T, work: &mut Work) -> bool {
+fn find_client<T: Tables>(tables: &T, work: &mut Work) -> u32 {
     let tuple = &work.headers.tuple;
     work.way.route = tables.route(&tuple.source, &tuple.destination, tuple.v6);
-    matches!(work.way.route.hop, NextHop::Resolved | NextHop::Unresolved)
-        && neighbour(tables, work.way.route.ifindex, tuple.network).is_some()
+    if !matches!(work.way.route.hop, NextHop::Resolved | NextHop::Unresolved) {
+        return NETWORK_NODE;
+    }
+    match tables.way_out(work.way.route.ifindex) {
+        Some(there) if is_routed(there.flags) => there.network,
+        _ => NETWORK_NODE,
+    }
 }
 
-/// Puts a translated reply where [`reaches`] has said.
+/// Puts a packet where [`find_client`] or [`find_node`] has said.
 #[inline(always)]
-pub(super) fn put<P: Packet>(packet: &mut P, work: &Work, reason: Reason) -> Verdict {
+pub(super) fn put<P: Packet>(packet: &mut P, work: &mut Work, action: Action, reason: Reason) -> Verdict {
+    if rewrite::decrement_ttl(packet, &mut work.headers).is_none() {
+        return Verdict::drop(Reason::DropRewrite);
+    }
     let route = &work.way.route;
     if matches!(route.hop, NextHop::Unresolved) {
         return Verdict::redirect(Action::RedirectNeighbour, reason, route.ifindex);
     }
     match rewrite::set_macs(packet, route.destination, route.source) {
-        Some(()) => Verdict::redirect(Action::RedirectPeer, reason, route.ifindex),
+        Some(()) => Verdict::redirect(action, reason, route.ifindex),
         None => Verdict::drop(Reason::DropRewrite),
     }
+}
+
+/// A packet of no service that comes from outside (tc): it may be the reply of another node's backend to a client here.
+#[inline(always)]
+pub(super) fn arrives<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work) -> Verdict {
+    let pass = Verdict::pass(Reason::PassNotService);
+    if P::HOOK != Hook::Tc || !matches!(tables.settings(), Some(s) if s.flags & SETTING_ROUTED != 0) {
+        return pass;
+    }
+    if is_local(tables, &work.headers.tuple.destination) || work.headers.tagged || work.headers.ttl <= 1 {
+        return pass;
+    }
+    let network = find_client(tables, work);
+    if network == NETWORK_NODE {
+        return pass;
+    }
+    work.headers.tuple.network = network;
+    let Some(reply) = pressure::reply(tables, env, &work.headers.tuple) else {
+        return pass;
+    };
+    if reply.kind != REPLY_VIP {
+        return pass;
+    }
+    match give_back(packet, tables, env, work, &reply) {
+        None => pass,
+        Some(Reason::DropRewrite) => Verdict::drop(Reason::DropRewrite),
+        Some(reason) => put(packet, work, Action::RedirectPeer, reason),
+    }
+}
+
+/// Translates a reply. `None`: its flow is gone.
+#[inline(always)]
+fn give_back<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    env: &Env,
+    work: &mut Work,
+    reply: &Reply,
+) -> Option<Reason> {
+    let (flow, _, again) = flow_of(packet, tables, env, reply, &mut work.headers)?;
+    fragments::count_early::<P, T>(tables, &work.headers);
+    let h = &mut work.headers;
+    tables.count_service(flow.service, 0, h.ip_length, true);
+    if rewrite::translate(packet, h, &Translation::back(reply)).is_none() {
+        return Some(Reason::DropRewrite);
+    }
+    Some(if again { Reason::ReplyRetry } else { Reason::ReplyVip })
 }

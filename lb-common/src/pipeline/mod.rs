@@ -343,7 +343,7 @@ fn proceed<P: Packet, T: Tables, const MASKED: bool>(
         return Verdict::drop(Reason::DropRewrite);
     }
     match interface_flags {
-        Some(flags) => inside::forward(packet, tables, env, &mut work.headers, &chosen, flags),
+        Some(flags) => inside::forward(packet, tables, env, work, &chosen, flags),
         None => deliver::to_backend(packet, tables, env, work, &chosen),
     }
 }

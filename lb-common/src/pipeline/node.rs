@@ -1,6 +1,8 @@
 //! Packets that arrive at the node from outside.
 
-use super::{What, Work, find_published, leave_to_tc, proceed, publishes, tunnel, unbalanced, unresolved};
+use super::{
+    Found, What, Work, find_published, inside, leave_to_tc, proceed, publishes, tunnel, unbalanced, unresolved,
+};
 use crate::abi::UDP;
 use crate::tables::{Env, Tables};
 use crate::verdict::{Reason, Verdict};
@@ -29,14 +31,18 @@ pub fn ingress<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work
         return verdict;
     }
     let h = &work.headers;
-    if !publishes(tables, h) {
-        return Verdict::pass(Reason::PassNotService);
+    let mut found = Found::NOTHING;
+    let mut unfinished = None;
+    if publishes(tables, h) {
+        // Before anything is written down.
+        unfinished = leave_to_tc(packet, h);
+        found = find_published(tables, env, work);
     }
-    // Before anything is written down.
-    let unfinished = leave_to_tc(packet, h);
-    let found = find_published(tables, env, work);
+    if found.is(What::Nothing) {
+        return inside::arrives(packet, tables, env, work);
+    }
     match unfinished {
-        Some(reason) if !found.is(What::Nothing) => Verdict::pass(reason),
-        _ => proceed::<P, T, false>(packet, tables, env, work, found, None, 0),
+        Some(reason) => Verdict::pass(reason),
+        None => proceed::<P, T, false>(packet, tables, env, work, found, None, 0),
     }
 }

@@ -10,7 +10,7 @@ use crate::flow;
 use crate::pressure;
 use crate::tables::{Env, FlowEntry, Tables};
 use crate::track::{self, Side};
-use crate::verdict::{Reason, Verdict};
+use crate::verdict::{Action, Reason, Verdict};
 use crate::wire::parse::{self, Headers};
 use crate::wire::rewrite::{self, Translation};
 use crate::wire::{Packet, ethertype, protocol};
@@ -100,7 +100,7 @@ fn control<P: Packet, T: Tables>(packet: &mut P, tables: &T, interface: &Interfa
 
 /// The live flow behind a reply whose sender is its backend, the backend, and whether the reply makes the client ask again.
 #[inline(always)]
-fn flow_of<P: Packet, T: Tables>(
+pub(super) fn flow_of<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     env: &Env,
@@ -158,12 +158,12 @@ fn reply_out<P: Packet, T: Tables>(
         let reason = if again { Reason::ReplyRetry } else { Reason::Hairpin };
         return Some(turn_back(packet, reason));
     }
-    if rewrite::decrement_ttl(packet, h).is_none() {
-        return Some(Verdict::drop(Reason::DropRewrite));
-    }
     if reply.kind == REPLY_VIP {
         let reason = if again { Reason::ReplyRetry } else { Reason::ReplyVip };
-        return Some(inside::put(packet, work, reason));
+        return Some(inside::put(packet, work, Action::RedirectPeer, reason));
+    }
+    if rewrite::decrement_ttl(packet, h).is_none() {
+        return Some(Verdict::drop(Reason::DropRewrite));
     }
     let reason = if again { Reason::ReplyRetry } else { Reason::ReplyDirect };
     Some(deliver::to_client(packet, tables, env, work, flow.flags, reason))

@@ -8,7 +8,8 @@ use std::vec::Vec;
 use super::fixture::{Entry, Fixture, Step};
 use super::frame::Frame;
 use super::world::{
-    Case, NEIGHBOUR_IF, NETWORK, OTHER_NETWORK, Place, ROUTED_IF, SWITCHED_IF, World, mac, reply_of, workload_mac,
+    Case, NEIGHBOUR_IF, NETWORK, NODE_IF, OTHER_NETWORK, Place, ROUTED_IF, SWITCHED_IF, World, mac, node_mac, reply_of,
+    workload_mac,
 };
 use crate::abi::{BACKEND_GONE, FLOW_ESTABLISHED, FLOW_NEW, InterfaceKey};
 use crate::tuple::Tuple;
@@ -19,6 +20,7 @@ pub(super) fn fixtures() -> Vec<Fixture> {
     for case in Case::ALL {
         all.extend(forward(case));
         all.extend(back(case));
+        all.extend(back_from_node(case));
         all.extend(gone(case));
     }
     all
@@ -36,6 +38,8 @@ fn forward(case: Case) -> Vec<Fixture> {
     let step = |frame: &Frame| Step::new(Entry::FromWorkload, NEIGHBOUR_IF, frame.build());
     let to = |place| opening.clone().to(case.backend(place));
     let delivered = to(Place::Here).macs(workload_mac(ROUTED_IF), mac(ROUTED_IF)).ttl(63);
+    let far = to(Place::Node2).macs(node_mac(2), mac(NODE_IF)).ttl(63);
+    let large = sent(case.frame(case.neighbour(), case.vip()).payload(&[7; 1600]));
     let last = opening.clone().ttl(1);
     let mut foreign = World::new();
     let interface = foreign.tables.interfaces.get_mut(&InterfaceKey::node(ROUTED_IF));
@@ -72,8 +76,31 @@ fn forward(case: Case) -> Vec<Fixture> {
         .step(step(&opening).continues(Reason::ForwardNetwork, to(Place::Switched).build())),
         Fixture::new(
             name("forward_remote"),
-            "and to another node",
+            "to another node by the node's own interface",
             World::new().serve(case, &[Place::Node2]),
+        )
+        .step(step(&opening).redirects(Action::Redirect, Reason::ForwardNetwork, NODE_IF, far.build())),
+        Fixture::new(
+            name("forward_far"),
+            "where there is no route the node says so",
+            World::new().serve(case, &[Place::Node3]),
+        )
+        .step(step(&opening).continues(Reason::ForwardNetwork, to(Place::Node3).build())),
+        Fixture::new(
+            name("forward_large"),
+            "and that something does not fit",
+            World::new()
+                .serve(case, &[Place::Node2])
+                .flow(case, tuple, Place::Node2, None),
+        )
+        .step(step(&large).continues(
+            Reason::ForwardNetwork,
+            large.clone().to(case.backend(Place::Node2)).build(),
+        )),
+        Fixture::new(
+            name("forward_unasked"),
+            "where nothing comes back so, nothing goes so",
+            unasked(World::new().serve(case, &[Place::Node2])),
         )
         .step(step(&opening).continues(Reason::ForwardNetwork, to(Place::Node2).build())),
         Fixture::new(
@@ -153,6 +180,91 @@ fn back(case: Case) -> Vec<Fixture> {
             world(flow(client), Place::Here).change(flow(client), |flow| flow.timeout = 100),
         )
         .step(step(&reply).passes(Reason::PassNotService)),
+    ]
+}
+
+/// The agent has found no workload on a routed veth.
+fn unasked(mut world: World) -> World {
+    world.tables.settings.flags = 0;
+    world
+}
+
+fn back_from_node(case: Case) -> Vec<Fixture> {
+    let name = |what: &str| format!("inside_{what}_{}", case.name());
+    let flow = move |client| case.tuple(client, case.vip(), NETWORK);
+    let world = |client| World::new().flow(case, flow(client), Place::Node2, None);
+    let answer = |client| {
+        let frame = case.frame(case.backend(Place::Node2), client);
+        frame.macs(mac(NODE_IF), node_mac(2))
+    };
+    let (client, silent) = (case.neighbour(), case.silent());
+    let reply = answer(client);
+    let put = |frame: &Frame| {
+        let frame = frame.clone().from(case.vip()).ttl(63);
+        frame.macs(workload_mac(NEIGHBOUR_IF), mac(NEIGHBOUR_IF)).build()
+    };
+    let on = |entry, frame: &Frame| Step::new(entry, NODE_IF, frame.build());
+    let left = |step: Step| step.passes(Reason::PassNotService);
+    // A client's port may be one that is published.
+    let published: SocketAddr = (client.ip(), case.published(1).port()).into();
+    let same = answer(published);
+    let mut foreign = world(client);
+    let interface = foreign.tables.interfaces.get_mut(&InterfaceKey::node(NEIGHBOUR_IF));
+    interface.expect("the world has it").network = OTHER_NETWORK;
+    let hands_over = |frame: &Frame| {
+        let (peer, out) = (Action::RedirectPeer, put(frame));
+        on(Entry::TcNode, frame).redirects(peer, Reason::ReplyVip, NEIGHBOUR_IF, out)
+    };
+    vec![
+        Fixture::new(
+            name("reply_from_node"),
+            "what comes back from another node is put into the client's end; XDP leaves it to tc",
+            world(client).change(flow(client), |flow| flow.state = FLOW_NEW),
+        )
+        .step(left(on(Entry::XdpNode, &reply)))
+        .step(hands_over(&reply).then(move |tables| assert_eq!(tables.flows()[&flow(client)].state, FLOW_ESTABLISHED))),
+        Fixture::new(
+            name("reply_from_node_published"),
+            "also where the client's port is one that is published",
+            world(published),
+        )
+        .step(hands_over(&same)),
+        Fixture::new(
+            name("reply_from_node_unresolved"),
+            "the kernel resolves the client's address",
+            world(silent),
+        )
+        .step(on(Entry::TcNode, &answer(silent)).redirects(
+            Action::RedirectNeighbour,
+            Reason::ReplyVip,
+            NEIGHBOUR_IF,
+            answer(silent).from(case.vip()).ttl(63).build(),
+        )),
+        Fixture::new(
+            name("reply_from_node_foreign"),
+            "in another network it is nobody's",
+            foreign,
+        )
+        .step(left(on(Entry::TcNode, &reply))),
+        Fixture::new(
+            name("reply_from_node_expired"),
+            "nor is what belongs to a flow past its time",
+            world(client).change(flow(client), |flow| flow.timeout = 100),
+        )
+        .step(left(on(Entry::TcNode, &reply))),
+        Fixture::new(
+            name("reply_from_node_left"),
+            "the node carries what is tagged or has come to its end",
+            world(client),
+        )
+        .step(left(on(Entry::TcNode, &reply).side_tagged()))
+        .step(left(on(Entry::TcNode, &reply.clone().ttl(1)))),
+        Fixture::new(
+            name("reply_from_node_unasked"),
+            "where there are no routed veths nothing is looked for",
+            unasked(world(client)),
+        )
+        .step(left(on(Entry::TcNode, &reply))),
     ]
 }
 

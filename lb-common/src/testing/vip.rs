@@ -60,13 +60,13 @@ fn forward(case: Case) -> Vec<Fixture> {
         .step(step().continues(Reason::ForwardNetwork, sent(Place::Node2).build())),
         Fixture::new(
             name("forward_routed"),
-            "a routed interface keeps the router's MAC",
-            World::new().serve(case, &[Place::Node2]),
+            "a routed interface keeps the router's MAC; this backend is one to whom the node has no route yet",
+            World::new().serve(case, &[Place::Node3]),
         )
         .step(
             Step::new(Entry::FromWorkload, ROUTED_IF, routed.frame().build()).continues(
                 Reason::ForwardNetwork,
-                routed.frame().to(case.backend(Place::Node2)).build(),
+                routed.frame().to(case.backend(Place::Node3)).build(),
             ),
         ),
         Fixture::new(

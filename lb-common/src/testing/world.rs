@@ -18,7 +18,7 @@ use super::tables::{MemoryTables, Path};
 use crate::abi::{
     BACKEND_LOCAL, BACKEND_READY, Backend, FLOW_ESTABLISHED, Flow, Frontend, INTERFACE_BRIDGED, INTERFACE_PEER,
     INTERFACE_WORKLOAD, Interface, InterfaceKey, NETWORK_NODE, NODE_LOCAL, NODE_PRESENT, Node, NodeAddress,
-    REPLY_HAIRPIN, REPLY_PUBLISHED, REPLY_VIP, Reply, Service, Settings, SlotKey, Vip, VipKey,
+    REPLY_HAIRPIN, REPLY_PUBLISHED, REPLY_VIP, Reply, SETTING_ROUTED, Service, Settings, SlotKey, Vip, VipKey,
 };
 use crate::address::Address;
 use crate::tables::{NextHop, Route};
@@ -91,7 +91,7 @@ impl World {
         tables.settings = Settings {
             tunnel_port: TUNNEL_PORT,
             tunnel_mtu: TUNNEL_MTU,
-            flags: 0,
+            flags: SETTING_ROUTED,
             tcp_syn: 60_000,
             tcp_established: 7_200_000,
             tcp_closing: 120_000,
@@ -169,6 +169,8 @@ impl World {
             self.path(case.backend(Place::Unseen).ip(), 0, None, SWITCHED_IF, unseen);
             let neighbour = Some(workload_mac(NEIGHBOUR_IF));
             self.path(case.neighbour().ip(), 0, None, NEIGHBOUR_IF, neighbour);
+            let far = (case.backend(Place::Node2).ip(), case.node(2));
+            self.path(far.0, 0, Some(far.1), NODE_IF, Some(node_mac(2)));
             self.path(case.silent().ip(), 0, None, NEIGHBOUR_IF, None);
         }
     }

@@ -262,6 +262,13 @@ impl Masquerade {
     }
 }
 
+/// Whether a workload of a network is on a veth between which and others the node itself routes.
+fn is_routed(workload: &WorkloadInterface) -> bool {
+    let link = &workload.link;
+    let of_network = workload.namespace == Namespace::NODE && !workload.network.is_empty();
+    of_network && link.master.is_none() && link.is_veth() && link.peer_elsewhere
+}
+
 /// An IPv4 address as it lies in memory.
 fn word(address: Ipv4Addr) -> u32 {
     u32::from_ne_bytes(address.octets())
@@ -278,14 +285,17 @@ pub(super) fn settings(
     let timeouts = &config.datapath.timeouts;
     let ticks = |d: std::time::Duration| ticks(u64::try_from(d.as_millis()).unwrap_or(u64::MAX >> 20));
     let mtu = interfaces.nodes.iter().map(|n| n.link.mtu).min().unwrap_or(1500);
+    let mut flags = 0;
+    if features.l4_csum_ipv6 {
+        flags |= abi::SETTING_L4_CSUM_IPV6;
+    }
+    if interfaces.workloads.iter().any(is_routed) {
+        flags |= abi::SETTING_ROUTED;
+    }
     Settings {
         tunnel_port: config.datapath.tunnel_port,
         tunnel_mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
-        flags: if features.l4_csum_ipv6 {
-            abi::SETTING_L4_CSUM_IPV6
-        } else {
-            0
-        },
+        flags,
         tcp_syn: ticks(timeouts.tcp_syn),
         tcp_established: ticks(timeouts.tcp_established),
         tcp_closing: ticks(timeouts.tcp_closing),

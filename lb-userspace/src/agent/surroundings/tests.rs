@@ -202,7 +202,12 @@ fn rows_and_settings_follow_the_interfaces() {
     let bridge = Some("172.18.0.1/16".parse().expect("a subnet"));
     let (masquerade, odd) = Masquerade::new(&config(&[]), own, bridge);
     assert_eq!(odd, None);
-    let settings = settings(&config(&[]), &chosen, features, &masquerade);
+    let made = |chosen: &Interfaces| settings(&config(&[]), chosen, features, &masquerade);
+    let mut routed = chosen.clone();
+    let veth = &mut routed.workloads[0].link;
+    (veth.master, veth.kind, veth.peer_elsewhere) = (None, Some("veth".into()), true);
+    assert_eq!(made(&routed).flags, abi::SETTING_L4_CSUM_IPV6 | abi::SETTING_ROUTED);
+    let settings = made(&chosen);
     let bytes = [
         settings.host,
         settings.masquerade,
