@@ -314,8 +314,8 @@ pub struct Settings {
 
 /// The kernel knows `BPF_F_IPV6` of `bpf_l4_csum_replace` (6.16 and later).
 pub const SETTING_L4_CSUM_IPV6: u32 = 1;
-/// Workloads of networks with VIPs are on veths that the node routes.
-pub const SETTING_ROUTED: u32 = 2;
+/// There are workloads on veths that the node routes, and VIPs' packets are handed over to and from them.
+pub const SETTING_HAND_OVER: u32 = 2;
 
 /// Element of `counters` (per CPU), by reason code.
 #[repr(C)]

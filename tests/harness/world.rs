@@ -37,7 +37,10 @@ pub fn build() -> Result<Netns> {
         if path.route.hop == NextHop::Resolved {
             let next = path.gateway.unwrap_or(path.destination).to_ip();
             let (mac, ifindex) = (colons(path.route.destination), path.route.ifindex);
-            writeln!(lines, "neighbour replace {next} lladdr {mac} dev if{ifindex} nud permanent")?;
+            writeln!(
+                lines,
+                "neighbour replace {next} lladdr {mac} dev if{ifindex} nud permanent"
+            )?;
         }
     }
     netns.ip(&lines)?;

@@ -9,7 +9,7 @@ use super::workload::flow_of;
 use super::{Work, deliver, fragments, is_local};
 use crate::abi::{
     Backend, INTERFACE_BRIDGED, INTERFACE_PEER, INTERFACE_WORKLOAD, Interface, NETWORK_NODE, REPLY_VIP, Reply,
-    SETTING_ROUTED,
+    SETTING_HAND_OVER,
 };
 use crate::flow::Chosen;
 use crate::pressure;
@@ -23,6 +23,12 @@ use crate::wire::{Hook, Packet};
 #[inline(always)]
 const fn is_routed(flags: u32) -> bool {
     flags & (INTERFACE_WORKLOAD | INTERFACE_PEER | INTERFACE_BRIDGED) == INTERFACE_WORKLOAD | INTERFACE_PEER
+}
+
+/// Whether packets are handed over on this node at all.
+#[inline(always)]
+fn hands_over<T: Tables>(tables: &T) -> bool {
+    matches!(tables.settings(), Some(s) if s.flags & SETTING_HAND_OVER != 0)
 }
 
 /// Another routed veth of the same network.
@@ -65,7 +71,7 @@ pub(super) fn forward<P: Packet, T: Tables>(
             _ => Verdict::drop(Reason::DropRewrite),
         };
     }
-    if env.is_node() && is_routed(flags) && h.ttl > 1 {
+    if env.is_node() && is_routed(flags) && h.ttl > 1 && hands_over(tables) {
         if let Some(there) = neighbour(tables, backend.ifindex, h.tuple.network)
             && backend.mac != [0; 6]
         {
@@ -95,7 +101,7 @@ fn hand_over<P: Packet>(packet: &mut P, work: &mut Work, backend: &Backend, mac:
 fn find_node<P: Packet, T: Tables>(packet: &P, tables: &T, work: &mut Work) -> bool {
     let h = &work.headers;
     match tables.settings() {
-        Some(s) if s.flags & SETTING_ROUTED != 0 && h.sent_length(packet.segment()) <= s.tunnel_mtu as usize => {}
+        Some(s) if h.sent_length(packet.segment()) <= s.tunnel_mtu as usize => {}
         _ => return false,
     }
     work.way.route = tables.route(&h.tuple.source, &h.tuple.destination, h.tuple.v6);
@@ -107,7 +113,11 @@ fn find_node<P: Packet, T: Tables>(packet: &P, tables: &T, work: &mut Work) -> b
 /// notes where that is. Else it is translated where its client receives it.
 #[inline(always)]
 pub(super) fn reaches<T: Tables>(tables: &T, env: &Env, work: &mut Work, flags: u32) -> bool {
-    env.is_node() && is_routed(flags) && work.headers.ttl > 1 && find_client(tables, work) == work.headers.tuple.network
+    env.is_node()
+        && is_routed(flags)
+        && hands_over(tables)
+        && work.headers.ttl > 1
+        && find_client(tables, work) == work.headers.tuple.network
 }
 
 /// The network of the workload behind a routed veth that a packet is for; [`NETWORK_NODE`]: it is for no such. Notes the way. A
@@ -145,7 +155,7 @@ pub(super) fn put<P: Packet>(packet: &mut P, work: &mut Work, action: Action, re
 #[inline(always)]
 pub(super) fn arrives<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work) -> Verdict {
     let pass = Verdict::pass(Reason::PassNotService);
-    if P::HOOK != Hook::Tc || !matches!(tables.settings(), Some(s) if s.flags & SETTING_ROUTED != 0) {
+    if P::HOOK != Hook::Tc || !hands_over(tables) {
         return pass;
     }
     if is_local(tables, &work.headers.tuple.destination) || work.headers.tagged || work.headers.ttl <= 1 {

@@ -99,10 +99,12 @@ fn forward(case: Case) -> Vec<Fixture> {
         )),
         Fixture::new(
             name("forward_unasked"),
-            "where nothing comes back so, nothing goes so",
-            unasked(World::new().serve(case, &[Place::Node2])),
+            "where nothing is handed over the node carries all of it",
+            unasked(World::new().serve(case, &[Place::Node2, Place::Here])),
         )
         .step(step(&opening).continues(Reason::ForwardNetwork, to(Place::Node2).build())),
+        Fixture::new(name("forward_here_unasked"), "here too", unasked(World::new()))
+            .step(step(&opening).continues(Reason::ForwardNetwork, to(Place::Here).build())),
         Fixture::new(
             name("forward_foreign"),
             "nothing is put into an interface of another network",
@@ -175,6 +177,12 @@ fn back(case: Case) -> Vec<Fixture> {
         )
         .step(Step::new(Entry::FromWorkload, SWITCHED_IF, switched.build()).passes(Reason::PassNetwork)),
         Fixture::new(
+            name("reply_unasked"),
+            "nothing is handed over",
+            unasked(world(flow(client), Place::Here)),
+        )
+        .step(step(&reply).passes(Reason::PassNetwork)),
+        Fixture::new(
             name("reply_expired"),
             "what belongs to a flow past its time is nobody's",
             world(flow(client), Place::Here).change(flow(client), |flow| flow.timeout = 100),
@@ -183,7 +191,7 @@ fn back(case: Case) -> Vec<Fixture> {
     ]
 }
 
-/// The agent has found no workload on a routed veth.
+/// No workload is on a routed veth that the agent knows, or the operator wants none handed over.
 fn unasked(mut world: World) -> World {
     world.tables.settings.flags = 0;
     world
@@ -261,7 +269,7 @@ fn back_from_node(case: Case) -> Vec<Fixture> {
         .step(left(on(Entry::TcNode, &reply.clone().ttl(1)))),
         Fixture::new(
             name("reply_from_node_unasked"),
-            "where there are no routed veths nothing is looked for",
+            "where nothing is handed over nothing is looked for",
             unasked(world(client)),
         )
         .step(left(on(Entry::TcNode, &reply))),

@@ -18,7 +18,7 @@ use super::tables::{MemoryTables, Path};
 use crate::abi::{
     BACKEND_LOCAL, BACKEND_READY, Backend, FLOW_ESTABLISHED, Flow, Frontend, INTERFACE_BRIDGED, INTERFACE_PEER,
     INTERFACE_WORKLOAD, Interface, InterfaceKey, NETWORK_NODE, NODE_LOCAL, NODE_PRESENT, Node, NodeAddress,
-    REPLY_HAIRPIN, REPLY_PUBLISHED, REPLY_VIP, Reply, SETTING_ROUTED, Service, Settings, SlotKey, Vip, VipKey,
+    REPLY_HAIRPIN, REPLY_PUBLISHED, REPLY_VIP, Reply, SETTING_HAND_OVER, Service, Settings, SlotKey, Vip, VipKey,
 };
 use crate::address::Address;
 use crate::tables::{NextHop, Route};
@@ -91,7 +91,7 @@ impl World {
         tables.settings = Settings {
             tunnel_port: TUNNEL_PORT,
             tunnel_mtu: TUNNEL_MTU,
-            flags: SETTING_ROUTED,
+            flags: SETTING_HAND_OVER,
             tcp_syn: 60_000,
             tcp_established: 7_200_000,
             tcp_closing: 120_000,

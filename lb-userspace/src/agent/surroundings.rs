@@ -289,8 +289,8 @@ pub(super) fn settings(
     if features.l4_csum_ipv6 {
         flags |= abi::SETTING_L4_CSUM_IPV6;
     }
-    if interfaces.workloads.iter().any(is_routed) {
-        flags |= abi::SETTING_ROUTED;
+    if config.datapath.hand_over && interfaces.workloads.iter().any(is_routed) {
+        flags |= abi::SETTING_HAND_OVER;
     }
     Settings {
         tunnel_port: config.datapath.tunnel_port,

@@ -108,6 +108,9 @@ settings! {
         /// UDP port of the tunnel between nodes, equal on every node. 4790 stands beside Swarm's own
         /// 4789; with 4789 no firewall rule of a Swarm has to change.
         tunnel_port: u16 = 4790;
+        /// Where the node routes between workloads of a network, a VIP's packets are handed over at once, past the
+        /// rules of the node's own netfilter. false: its stack carries them, and its rules see them.
+        hand_over: bool = true;
         /// The bridge over which containers of any network reach the outside, of the same subnet on every
         /// node: published ports answer its containers too. Empty, or not there: nobody is behind it.
         gateway_bridge: String = "docker_gwbridge".into();

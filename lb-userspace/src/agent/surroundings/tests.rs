@@ -206,7 +206,11 @@ fn rows_and_settings_follow_the_interfaces() {
     let mut routed = chosen.clone();
     let veth = &mut routed.workloads[0].link;
     (veth.master, veth.kind, veth.peer_elsewhere) = (None, Some("veth".into()), true);
-    assert_eq!(made(&routed).flags, abi::SETTING_L4_CSUM_IPV6 | abi::SETTING_ROUTED);
+    assert_eq!(made(&routed).flags, abi::SETTING_L4_CSUM_IPV6 | abi::SETTING_HAND_OVER);
+    let mut carried = config(&[]);
+    carried.datapath.hand_over = false;
+    let left = settings(&carried, &routed, features, &masquerade);
+    assert_eq!(left.flags, abi::SETTING_L4_CSUM_IPV6);
     let settings = made(&chosen);
     let bytes = [
         settings.host,
