@@ -30,6 +30,7 @@ pub struct Builder {
     offload: bool,
     flows: u32,
     overflow: u32,
+    hand_over: bool,
     upstreams: Vec<std::net::SocketAddr>,
     agents: bool,
     log: &'static str,
@@ -45,6 +46,7 @@ impl Default for Builder {
             // Fast clients leave some ten thousand closed connections behind before their time is over.
             flows: 65_536,
             overflow: 4096,
+            hand_over: true,
             upstreams: Vec::new(),
             agents: true,
             log: "debug",
@@ -89,6 +91,7 @@ struct Datapath<'a> {
     xdp: &'a str,
     flows: u32,
     overflow: u32,
+    hand_over: bool,
 }
 
 #[derive(Serialize)]
@@ -153,6 +156,13 @@ impl Builder {
     #[must_use]
     pub fn tables(mut self, flows: u32, overflow: u32) -> Self {
         (self.flows, self.overflow) = (flows, overflow);
+        self
+    }
+
+    /// `datapath.hand_over` of every agent, true by default.
+    #[must_use]
+    pub fn hand_over(mut self, hand_over: bool) -> Self {
+        self.hand_over = hand_over;
         self
     }
 
@@ -282,6 +292,7 @@ impl Builder {
                 xdp: self.xdp,
                 flows: self.flows,
                 overflow: self.overflow,
+                hand_over: self.hand_over,
             },
             workload: NETWORKS
                 .map(|(network, ..)| WorkloadSection {
