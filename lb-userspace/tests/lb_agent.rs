@@ -71,7 +71,7 @@ fn a_wrong_configuration_fails_with_1_and_says_where() {
             error,
             format!(
                 "error: {path}:2: datapath.xpd: unknown field `xpd`\n  2 | xpd = \"off\"\n    | ^^^\n    = help: \
-                 did you mean `xdp`? known: interfaces, xdp, tunnel_port, gateway_bridge, masquerade, flows, overflow, on_exit, \
+                 did you mean `xdp`? known: interfaces, xdp, tunnel_port, hand_over, gateway_bridge, masquerade, flows, overflow, on_exit, \
                  timeouts\n"
             )
         );
