@@ -56,7 +56,7 @@ impl Kind {
 reasons! {
     ForwardLocal = 1 Forward "forward_local" "To a backend on this node.";
     ForwardTunnel = 2 Forward "forward_tunnel" "To a backend on another node, through the tunnel.";
-    ForwardNetwork = 3 Forward "forward_network" "VIP translated to a backend, carried on by the network itself.";
+    ForwardNetwork = 3 Forward "forward_network" "VIP translated to a backend, carried on by the network itself, or sent to the backend's node at once.";
     ReplyDirect = 4 Forward "reply_direct" "Reply of a backend on this node, translated back and sent to the client.";
     ReplyTunnel = 5 Forward "reply_tunnel" "Reply of a backend on this node, translated back and sent to the entry node.";
     ReplyFromTunnel = 6 Forward "reply_from_tunnel" "Reply that came through the tunnel, sent to the client.";

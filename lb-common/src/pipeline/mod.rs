@@ -2,8 +2,8 @@
 //!
 //! | entry | where it runs |
 //! |---|---|
-//! | [`node::ingress`] | XDP and tc ingress of node interfaces: published ports, the tunnel |
-//! | [`workload::from`] | tc ingress on the host side of workload interfaces: VIPs, replies of published flows |
+//! | [`node::ingress`] | XDP and tc ingress of node interfaces: published ports, the tunnel; on tc replies of VIPs' backends on other nodes |
+//! | [`workload::from`] | tc ingress on the host side of workload interfaces: VIPs, replies |
 //! | [`workload::to`] | tc egress there: replies of VIP flows |
 //! | [`host::egress`] | tc egress of the loopback interface: the node's own processes to published ports |
 //! | the same, over packets with [`Packet::FRAGMENTS`] | the same places on tc but the last, for fragments |

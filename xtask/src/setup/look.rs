@@ -48,23 +48,30 @@ pub(super) fn look(wanted: Wanted) -> Facts {
     }
     // Questions to apt take their time, and are not needed where all is there.
     if chosen.is_none() && !facts.ready_object {
-        if facts.apt && geteuid().is_root() && candidate("llvm-dev").is_none() {
-            println!("setup: apt knows no packages yet; apt-get update");
-            // If it fails, the plan says what cannot be had.
-            let _ = run_command(Command::new("apt-get").args(["update", "--quiet"]));
+        if facts.apt {
+            look_in_apt(&mut facts);
+            // Lists that were never fetched, or that are old.
+            let unknown = facts.apt_compiler.is_none() || facts.apt_llvms.is_empty();
+            if unknown && geteuid().is_root() {
+                println!("setup: apt knows no packages that fit; apt-get update");
+                // If it fails, the plan says what cannot be had.
+                let _ = run_command(Command::new("apt-get").args(["update", "--quiet"]));
+                look_in_apt(&mut facts);
+            }
         }
-        facts.apt_compiler = if facts.apt { apt_compiler() } else { None };
-        facts.apt_llvms = LINKER_LLVMS
-            .iter()
-            .copied()
-            .filter(|&llvm| facts.apt && apt_has_llvm(llvm))
-            .collect();
         facts.llvms = LINKER_LLVMS
             .iter()
             .filter_map(|&llvm| Some((llvm, llvm_prefix(llvm, facts.apt)?)))
             .collect();
     }
     Facts { installed, ..facts }
+}
+
+/// What apt can install, as far as its lists say.
+fn look_in_apt(facts: &mut Facts) {
+    facts.apt_compiler = apt_compiler();
+    let known = LINKER_LLVMS.iter().copied().filter(|&llvm| apt_has_llvm(llvm));
+    facts.apt_llvms = known.collect();
 }
 
 /// Packages of programs that are not there.
