@@ -9,9 +9,11 @@
 mod bytes;
 mod collect;
 mod entered;
+mod entry;
 mod maps;
 mod open;
 mod route;
+mod scratch;
 mod tables;
 mod tc;
 mod verdict;

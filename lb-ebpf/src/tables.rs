@@ -1,146 +1,34 @@
 //! [`Tables`] over the maps.
 
 use core::ffi::c_void;
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::mem::size_of;
 use core::ptr::{self, NonNull};
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
-use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use lb_common::abi::{
-    Backend, EndpointKey, FLOW_ENDED, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Frontend, Interface,
-    InterfaceKey, Node, NodeAddress, PathMtu, Pressure, REPLY_ENDED, Reply, Service, Settings, SlotKey, SourceKey,
-    TICK_SHIFT, VipKey, port_mark,
+    Backend, EndpointKey, Flow, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, Node, NodeAddress, PathMtu,
+    Pressure, REPLY_ENDED, Reply, Service, Settings, SlotKey, SourceKey, VipKey, port_mark,
 };
 use lb_common::address::Address;
 use lb_common::flow::{Opening, Step};
 use lb_common::pipeline::{Found, Work};
-use lb_common::tables::{Env, FlowEntry, Insert, Route, Table, Tables};
+use lb_common::tables::{Env, Insert, Route, Table, Tables};
 use lb_common::tuple::Tuple;
 use lb_common::verdict::Reason;
 use lb_common::way::KeptWay;
 use lb_common::wire::parse::Headers;
 
+use crate::entry::{Entry, exchange};
 use crate::maps::{self, Scratch};
 use crate::open;
+use crate::scratch::set_address;
 
 /// The maps, and the context that helpers want to see. `KEEP`: routes may be some ticks old ([`crate::route`]).
 pub(crate) struct Maps<const KEEP: bool> {
     pub(crate) context: *mut c_void,
     pub(crate) scratch: *mut Scratch,
     pub(crate) ifindex: u32,
-}
-
-/// A flow's place in its map.
-#[derive(Clone, Copy)]
-pub(crate) struct Entry(NonNull<Flow>);
-
-impl<const KEEP: bool> Maps<KEEP> {
-    #[inline(always)]
-    pub(crate) fn new(context: *mut c_void, ifindex: u32) -> Option<Self> {
-        Some(Self {
-            context,
-            scratch: maps::scratch.get_ptr_mut(0)?,
-            ifindex,
-        })
-    }
-
-    /// For the collector, which the agent runs: on 6.1 packets may interrupt it (`bpf_test_run`, net/bpf/test_run.c, leaves softirqs
-    /// on), and must not work where it does.
-    #[inline(always)]
-    pub(crate) fn collecting(context: *mut c_void) -> Option<Self> {
-        Some(Self {
-            context,
-            scratch: maps::collecting.get_ptr_mut(0)?,
-            ifindex: 0,
-        })
-    }
-
-    #[inline(always)]
-    fn key4(&self, t: &Tuple) -> &FlowKey4 {
-        // SAFETY: this CPU's own element, and one key at a time.
-        unsafe {
-            (*self.scratch).flow4 = FlowKey4 {
-                source: t.source.v4_bytes(),
-                destination: t.destination.v4_bytes(),
-                source_port: t.source_port,
-                destination_port: t.destination_port,
-                network_protocol: t.network_protocol(),
-            };
-            &(*self.scratch).flow4
-        }
-    }
-
-    #[inline(always)]
-    fn key6(&self, t: &Tuple) -> &FlowKey6 {
-        // SAFETY: as in `key4`.
-        unsafe {
-            let key = &raw mut (*self.scratch).flow6;
-            set_address(&raw mut (*key).source, t.source);
-            set_address(&raw mut (*key).destination, t.destination);
-            (*key).source_port = t.source_port;
-            (*key).destination_port = t.destination_port;
-            (*key).network_protocol = t.network_protocol();
-            &*key
-        }
-    }
-
-    #[inline(always)]
-    fn endpoint(&self, k: &EndpointKey) -> &EndpointKey {
-        // SAFETY: as in `key4`.
-        unsafe {
-            let key = &raw mut (*self.scratch).endpoint;
-            set_address(&raw mut (*key).address, k.address);
-            ptr::write_volatile(&raw mut (*key).network, k.network);
-            (*key).port = k.port;
-            (*key).protocol = k.protocol;
-            (*key).family = k.family;
-            &*key
-        }
-    }
-
-    /// Where the pipeline works.
-    #[inline(always)]
-    pub(crate) fn work(&self) -> &'static mut Work {
-        // SAFETY: this CPU's own element, asked for once by each program.
-        unsafe { &mut (*self.scratch).work }
-    }
-
-    /// Now, in ticks. The kernel's coarse clock costs as much as a look-up in a table; `jiffies` are a word in memory, and
-    /// that clock says the same until they move.
-    #[inline(always)]
-    fn now(&self) -> u32 {
-        // SAFETY: no arguments; this CPU's own element.
-        unsafe {
-            let clock = &raw mut (*self.scratch).clock;
-            let jiffies = bpf_jiffies64();
-            if (*clock).jiffies != jiffies {
-                (*clock).now = (bpf_ktime_get_coarse_ns() >> TICK_SHIFT) as u32;
-                (*clock).jiffies = jiffies;
-            }
-            (*clock).now
-        }
-    }
-
-    #[inline(always)]
-    pub(crate) fn env(&self, namespace: u64) -> Env {
-        Env {
-            now: self.now(),
-            ifindex: self.ifindex,
-            namespace,
-        }
-    }
-}
-
-/// Writes an address word by word: a copy between two pieces of memory would become a call of `memmove`, and zeros one of
-/// `memset`, which take a byte at a time; and a call costs the stack 32 bytes on kernels that round frames up.
-#[inline(always)]
-unsafe fn set_address(to: *mut Address, address: Address) {
-    let to = to.cast::<u32>();
-    for (index, word) in address.words().into_iter().enumerate() {
-        // SAFETY: the caller's pointer is good for an address, which is four aligned words.
-        unsafe { ptr::write_volatile(to.add(index), word) }
-    }
 }
 
 /// A function that is given numbers alone works on this too: it must be in memory before, and is read again after.
@@ -161,76 +49,6 @@ pub(crate) fn count(reason: Reason, bytes: usize) {
             (*counter).bytes += bytes as u64;
         }
     }
-}
-
-impl FlowEntry for Entry {
-    #[inline(always)]
-    fn load(&self) -> Flow {
-        // SAFETY: a map value stays valid until the program ends. Other CPUs may write single fields meanwhile.
-        unsafe { ptr::read(self.0.as_ptr()) }
-    }
-
-    #[inline(always)]
-    fn set_last_seen(&self, tick: u32) {
-        // SAFETY: as above; an aligned word.
-        unsafe { ptr::write_volatile(&raw mut (*self.0.as_ptr()).last_seen, tick) }
-    }
-
-    #[inline(always)]
-    fn wake(&self, seen: &Flow, tick: u32) -> bool {
-        let new = word(&Flow {
-            last_seen: tick,
-            ..*seen
-        });
-        let found = self.exchange(word(seen), new);
-        // Another packet of the flow may have come in between: then it is awake.
-        found == word(seen) || found >> STATE & 0xff != u64::from(FLOW_ENDED)
-    }
-
-    #[inline(always)]
-    fn end(&self, seen: &Flow) -> bool {
-        let new = word(&Flow {
-            state: FLOW_ENDED,
-            ..*seen
-        });
-        self.exchange(word(seen), new) == word(seen)
-    }
-
-    #[inline(always)]
-    fn set_state(&self, state: u8, flags: u8, timeout: u32) {
-        // SAFETY: as above.
-        unsafe {
-            ptr::write_volatile(&raw mut (*self.0.as_ptr()).timeout, timeout);
-            ptr::write_volatile(&raw mut (*self.0.as_ptr()).state, state);
-            ptr::write_volatile(&raw mut (*self.0.as_ptr()).flags, flags);
-        }
-    }
-}
-
-/// Bit at which a flow's state is in [`word`].
-const STATE: u64 = 48;
-
-/// The last eight bytes of a flow as one number: when it was seen last, source port, state, flags.
-#[inline(always)]
-const fn word(flow: &Flow) -> u64 {
-    flow.last_seen as u64 | (flow.source_port as u64) << 32 | (flow.state as u64) << STATE | (flow.flags as u64) << 56
-}
-
-impl Entry {
-    /// Puts `new` in the place of `old`, if that is there. Returns what was there.
-    #[inline(always)]
-    fn exchange(&self, old: u64, new: u64) -> u64 {
-        // SAFETY: eight aligned bytes of a map value (lb-common/src/abi.rs asserts where they are).
-        unsafe { exchange((&raw mut (*self.0.as_ptr()).last_seen).cast(), old, new) }
-    }
-}
-
-/// # Safety
-/// `at` is good for eight aligned bytes.
-#[inline(always)]
-unsafe fn exchange(at: *mut u64, old: u64, new: u64) -> u64 {
-    // SAFETY: as the caller says.
-    unsafe { atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(at, old, new).0 }
 }
 
 #[inline(always)]
