@@ -5,10 +5,10 @@
 //! would make an invalid connection.
 
 use super::deliver::turn_back;
-use super::workload::flow_of;
-use super::{Work, deliver, fragments, is_local};
+use super::workload::{flow_of, give_back};
+use super::{Work, deliver, is_local};
 use crate::abi::{
-    Backend, INTERFACE_BRIDGED, INTERFACE_PEER, INTERFACE_WORKLOAD, Interface, NETWORK_NODE, REPLY_VIP, Reply,
+    Backend, INTERFACE_BRIDGED, INTERFACE_PEER, INTERFACE_WORKLOAD, Interface, NETWORK_NODE, REPLY_VIP,
     SETTING_HAND_OVER,
 };
 use crate::flow::Chosen;
@@ -16,7 +16,7 @@ use crate::pressure;
 use crate::route::takes_frames;
 use crate::tables::{Env, NextHop, Tables};
 use crate::verdict::{Action, Reason, Verdict};
-use crate::wire::rewrite::{self, Translation};
+use crate::wire::rewrite;
 use crate::wire::{Hook, Packet};
 
 /// Whether an interface is a routed veth of a workload.
@@ -172,28 +172,13 @@ pub(super) fn arrives<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &En
     if reply.kind != REPLY_VIP {
         return pass;
     }
-    match give_back(packet, tables, env, work, &reply) {
-        None => pass,
-        Some(Reason::DropRewrite) => Verdict::drop(Reason::DropRewrite),
-        Some(reason) => put(packet, work, Action::RedirectPeer, reason),
-    }
-}
-
-/// Translates a reply. `None`: its flow is gone.
-#[inline(always)]
-fn give_back<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    env: &Env,
-    work: &mut Work,
-    reply: &Reply,
-) -> Option<Reason> {
-    let (flow, _, again) = flow_of(packet, tables, env, reply, &mut work.headers)?;
-    fragments::count_early::<P, T>(tables, &work.headers);
     let h = &mut work.headers;
-    tables.count_service(flow.service, 0, h.ip_length, true);
-    if rewrite::translate(packet, h, &Translation::back(reply)).is_none() {
-        return Some(Reason::DropRewrite);
+    let Some((flow, _, again)) = flow_of(packet, tables, env, &reply, h) else {
+        return pass;
+    };
+    let reason = if again { Reason::ReplyRetry } else { Reason::ReplyVip };
+    if give_back(packet, tables, h, &flow, &reply).is_none() {
+        return Verdict::drop(Reason::DropRewrite);
     }
-    Some(if again { Reason::ReplyRetry } else { Reason::ReplyVip })
+    put(packet, work, Action::RedirectPeer, reason)
 }

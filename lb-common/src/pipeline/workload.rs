@@ -98,7 +98,8 @@ fn control<P: Packet, T: Tables>(packet: &mut P, tables: &T, interface: &Interfa
     unbalanced(h)
 }
 
-/// The live flow behind a reply whose sender is its backend, the backend, and whether the reply makes the client ask again.
+/// The live flow behind a reply whose sender is its backend, the backend, and whether the reply makes the client ask again. Counts
+/// what came before the first fragment of it.
 #[inline(always)]
 pub(super) fn flow_of<P: Packet, T: Tables>(
     packet: &mut P,
@@ -118,11 +119,25 @@ pub(super) fn flow_of<P: Packet, T: Tables>(
     if !again && !track::observe(tables, env, &entry, &flow, h, Side::Backend) {
         return None;
     }
+    fragments::count_early::<P, T>(tables, h);
     Some((flow, backend, again))
 }
 
-/// Translates a backend's reply, and sends it on: of a VIP's flow, where [`inside::reaches`] has said. `None`: its flow is gone, or it is not for this
-/// namespace.
+/// Counts a backend's reply, and makes it the frontend's.
+#[inline(always)]
+pub(super) fn give_back<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    h: &mut Headers,
+    flow: &Flow,
+    reply: &Reply,
+) -> Option<()> {
+    tables.count_service(flow.service, 0, h.ip_length, true);
+    rewrite::translate(packet, h, &Translation::back(reply))
+}
+
+/// Translates a backend's reply, and sends it on: of a VIP's flow, where [`inside::reaches`] has said. `None`: its flow is gone, or
+/// it is not for this namespace.
 #[inline(always)]
 fn reply_out<P: Packet, T: Tables>(
     packet: &mut P,
@@ -136,7 +151,6 @@ fn reply_out<P: Packet, T: Tables>(
         return None;
     }
     let (flow, backend, again) = flow_of(packet, tables, env, &reply, &mut work.headers)?;
-    fragments::count_early::<P, T>(tables, &work.headers);
     if env.is_node() && flow.origin != 0 {
         let out = Outgoing {
             backend,
@@ -150,8 +164,7 @@ fn reply_out<P: Packet, T: Tables>(
     if h.ttl <= 1 {
         return Some(Verdict::drop(Reason::DropTtl));
     }
-    tables.count_service(flow.service, 0, h.ip_length, true);
-    if rewrite::translate(packet, h, &Translation::back(&reply)).is_none() {
+    if give_back(packet, tables, h, &flow, &reply).is_none() {
         return Some(Verdict::drop(Reason::DropRewrite));
     }
     if reply.kind == REPLY_HAIRPIN || !env.is_node() {
@@ -197,10 +210,8 @@ pub fn to<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mu
     let Some((flow, _, again)) = flow_of(packet, tables, env, &reply, h) else {
         return Verdict::pass(Reason::PassNotService);
     };
-    fragments::count_early::<P, T>(tables, h);
-    if rewrite::translate(packet, h, &Translation::back(&reply)).is_none() {
+    if give_back(packet, tables, h, &flow, &reply).is_none() {
         return Verdict::drop(Reason::DropRewrite);
     }
-    tables.count_service(flow.service, 0, h.ip_length, true);
     Verdict::continue_(if again { Reason::ReplyRetry } else { Reason::ReplyVip })
 }
