@@ -183,22 +183,19 @@ pub fn find<T: Tables>(tables: &T, env: &Env, work: &mut Work) -> Found {
         return Found::NOTHING;
     }
     let mut key = frontend_key(tuple);
-    if let Some(frontend) = tables.frontend(&key) {
-        work.frontend = frontend.flags;
-        work.opening.service = frontend.service;
-        return Found::SERVICE;
+    let mut frontend = tables.frontend(&key);
+    if inside && frontend.is_none() {
+        // Every port that has none of its own.
+        key.port = 0;
+        frontend = tables.frontend(&key);
     }
-    if !inside {
-        return Found::NOTHING;
-    }
-    // Every port that has none of its own.
-    key.port = 0;
-    match tables.frontend(&key) {
+    match frontend {
         Some(frontend) => {
             work.frontend = frontend.flags;
             work.opening.service = frontend.service;
             Found::SERVICE
         }
+        None if !inside => Found::NOTHING,
         None if tuple.protocol == TCP => Found::refused(Reason::ResetNoPort),
         None => Found::refused(Reason::UnreachableNoPort),
     }
