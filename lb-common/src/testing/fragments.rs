@@ -1,6 +1,7 @@
 //! Datagrams in fragments: in order and reordered, all take the way of the first.
 
 mod dropped;
+mod inside;
 
 use std::format;
 use std::net::SocketAddr;
@@ -29,6 +30,8 @@ pub(super) fn fixtures() -> Vec<Fixture> {
         all.extend(replies(case));
         all.push(vips(case));
         all.push(own(case));
+        all.extend(inside::forward(case));
+        all.extend(inside::back(case));
         all.extend(dropped::lost(case));
     }
     for case in Case::UDP {
