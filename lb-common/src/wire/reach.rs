@@ -40,15 +40,14 @@ fn outer<P: Packet, const L3: usize, const L4: usize>(packet: &P, v6: bool, tunn
 /// The packet inside the tunnel's UDP header at `l4`.
 #[inline(always)]
 fn inner<P: Packet>(packet: &P, l4: usize) -> bool {
-    let l3 = tunnel::inner(l4);
-    let (v6, length) = match packet.load_u16(l4 + 10) {
-        Some(ethertype::IPV4) => (false, 20),
-        Some(ethertype::IPV6) => (true, 40),
-        _ => return false,
+    let Some(v6) = tunnel::inner_v6(packet, l4) else {
+        return false;
     };
+    let l3 = tunnel::inner(l4);
+    let l4 = l3 + if v6 { 40 } else { 20 };
     match protocol(packet, l3, v6) {
-        Some(TCP) => goes_on(packet, l3 + length),
-        Some(UDP) => packet.load::<8>(l3 + length).is_some(),
+        Some(TCP) => goes_on(packet, l4),
+        Some(UDP) => packet.load::<8>(l4).is_some(),
         _ => false,
     }
 }

@@ -218,11 +218,7 @@ fn framing(udp_length: u16, source_port: u16, port: u16, inner_v6: bool, label: 
 pub fn label<P: Packet>(packet: &P, l4: usize) -> Option<(Label, bool)> {
     let h = packet.load::<20>(l4 + 8)?;
     let backend = packet.load_v6(l4 + 28)?;
-    let inner_v6 = match u16::from_be_bytes([h[2], h[3]]) {
-        ethertype::IPV4 => false,
-        ethertype::IPV6 => true,
-        _ => return None,
-    };
+    let inner_v6 = is_v6(u16::from_be_bytes([h[2], h[3]]))?;
     let expected = [
         CLASS.to_be_bytes()[0],
         CLASS.to_be_bytes()[1],
@@ -245,6 +241,22 @@ pub fn label<P: Packet>(packet: &P, l4: usize) -> Option<(Label, bool)> {
         backend,
     };
     Some((label, inner_v6))
+}
+
+/// Whether the packet inside is IPv6, by the framing behind the UDP header at `l4`, of which nothing else is read.
+#[inline(always)]
+pub fn inner_v6<P: Packet>(packet: &P, l4: usize) -> Option<bool> {
+    is_v6(packet.load_u16(l4 + 10)?)
+}
+
+/// Whether the framing's protocol type is IPv6's; `None`: the packet inside is no IP packet.
+#[inline(always)]
+const fn is_v6(kind: u16) -> Option<bool> {
+    match kind {
+        ethertype::IPV4 => Some(false),
+        ethertype::IPV6 => Some(true),
+        _ => None,
+    }
 }
 
 /// Offset of the inner packet, given that of the outer UDP header.
