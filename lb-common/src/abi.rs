@@ -27,7 +27,7 @@ pub use settings::*;
 pub use tables::*;
 
 /// Version of everything in here. Pins live under `<bpffs>/v<SCHEMA_VERSION>/`.
-pub const SCHEMA_VERSION: u32 = 6;
+pub const SCHEMA_VERSION: u32 = 7;
 
 /// Network 0: the node's own, the outside world, where published ports live.
 pub const NETWORK_NODE: u32 = 0;

@@ -63,6 +63,7 @@ array! {
     settings: Array Settings, 1;
     pressure: Array Pressure, 1;
     marks: Array u64, capacity::MARKS;
+    ports: Array u64, capacity::PORTS;
     cursors: Array u64, capacity::SERVICES;
     backends: Array Backend, capacity::BACKENDS;
     nodes: Array Node, capacity::NODES;

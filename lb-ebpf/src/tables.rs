@@ -1,7 +1,7 @@
 //! [`Tables`] over the maps.
 
 use core::ffi::c_void;
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_or, atomic_xadd};
 use core::mem::size_of;
 use core::ptr::{self, NonNull};
 
@@ -94,6 +94,25 @@ impl<const KEEP: bool> Tables for Maps<KEEP> {
     fn publishes(&self, protocol: u8, port: u16) -> bool {
         let (element, bit) = port_mark(protocol, port);
         maps::marks.get(element).is_some_and(|bits| bits & bit != 0)
+    }
+
+    #[inline(always)]
+    fn meets(&self, protocol: u8, port: u16) -> bool {
+        let (element, bit) = port_mark(protocol, port);
+        maps::ports.get(element).is_some_and(|bits| bits & bit != 0)
+    }
+
+    #[inline(always)]
+    fn note_port(&self, protocol: u8, port: u16) {
+        let (element, bit) = port_mark(protocol, port);
+        if let Some(bits) = maps::ports.get_ptr_mut(element) {
+            // SAFETY: an aligned element of the map, which other CPUs add bits to as well.
+            unsafe {
+                if ptr::read_volatile(bits) & bit == 0 {
+                    atomic_or::<u64, u64, { AtomicOrdering::AcqRel }>(bits, bit);
+                }
+            }
+        }
     }
 
     #[inline(always)]

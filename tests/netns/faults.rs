@@ -102,7 +102,7 @@ fn no_flow_is_lost_when_the_layout_changes() {
     node.agent().stop().unwrap();
     // Of some tables the rows have changed too: those begin empty.
     let mut count = 0;
-    for tables in ["", ":marks", ":settings,frontends,interfaces,counters,marks"] {
+    for tables in ["", ":marks,ports", ":settings,frontends,interfaces,counters,marks"] {
         let points = Point::ALL.into_iter().filter(|point| point.is_of_migration());
         for point in points.filter(|point| point.is_met(tcx)) {
             // Each begins where the one before was killed, in another version.

@@ -32,6 +32,8 @@ pub mod capacity {
     pub const OVERFLOW: u32 = 65_536;
     /// `marks`: a bit for each port of TCP and of UDP.
     pub const MARKS: u32 = 2 * 65_536 / 64;
+    /// `ports`, as `marks`.
+    pub const PORTS: u32 = MARKS;
     /// `counters`.
     pub const COUNTERS: u32 = 64;
     /// `jumps`.
@@ -40,8 +42,11 @@ pub mod capacity {
     pub const FRAGMENTS: u32 = 8_192;
 }
 
-/// Element of `marks`, and the bit in it that stands for a port of the node's own network. It is set before the port is
-/// published, and stays: flows outlive their frontend. Without it there is no frontend on that port, and no flow to one.
+/// Element of `marks` or `ports`, and the bit in it that stands for a port. It stays when it was set once.
+///
+/// In `marks` it stands for a port of the node's own network, and is set before that is published: flows outlive their frontend.
+/// Without it there is no frontend on that port, and no flow to one. In `ports` it is set before a flow inside a network to that
+/// port is written, or a reply from it: without it there is none.
 #[inline(always)]
 pub const fn port_mark(protocol: u8, port: u16) -> (u32, u64) {
     let first = if protocol == UDP { capacity::MARKS / 2 } else { 0 };
@@ -123,6 +128,8 @@ tables! {
     PathMtus = "path_mtus" true u32 => PathMtu;
     /// Which ports there may be frontends on: [`port_mark`].
     Marks = "marks" true u32 => u64;
+    /// Which ports there may be flows to inside networks, and replies from: [`port_mark`]; written by the programs.
+    Ports = "ports" true u32 => u64;
 }
 
 /// Per-CPU array of [`Counter`] by reason code.

@@ -204,6 +204,9 @@ fn open<T: Tables, const OVERFLOW: bool>(
             | if OVERFLOW { FLOW_FLAG_OVERFLOW } else { 0 },
         ..opening.flow
     };
+    if h.tuple.network != NETWORK_NODE {
+        tables.note_port(h.tuple.protocol, h.tuple.destination_port);
+    }
     match write::<T, OVERFLOW>(tables, &h.tuple, &opening.flow) {
         Insert::Done => {}
         outcome => {

@@ -156,7 +156,11 @@ impl Found {
 pub fn find<T: Tables>(tables: &T, env: &Env, work: &mut Work) -> Found {
     let h = &work.headers;
     work.opening.reset();
-    if let Some(entry) = pressure::flow(tables, env, &h.tuple) {
+    let inside = h.tuple.network != NETWORK_NODE;
+    // To most ports of clients no flow leads.
+    if (!inside || tables.meets(h.tuple.protocol, h.tuple.destination_port))
+        && let Some(entry) = pressure::flow(tables, env, &h.tuple)
+    {
         let flow = entry.load();
         work.opening.meet(&flow);
         if track::expired(&flow, env.now) {
@@ -177,7 +181,6 @@ pub fn find<T: Tables>(tables: &T, env: &Env, work: &mut Work) -> Found {
         }
     }
     let tuple = &work.headers.tuple;
-    let inside = tuple.network != NETWORK_NODE;
     // Most of what workloads send and begins nothing is for no VIP at all.
     if inside && !tables.is_vip(&tuple.destination, tuple.network) {
         return Found::NOTHING;

@@ -14,7 +14,7 @@ use crate::abi::{
     port_mark,
 };
 use crate::address::Address;
-use crate::tables::{FlowEntry as _, Route};
+use crate::tables::{FlowEntry as _, Route, Tables as _};
 use crate::tuple::Tuple;
 use crate::verdict::Reason;
 use crate::way::KeptWay;
@@ -83,6 +83,7 @@ pub struct MemoryTables {
     pub fragments: RefCell<BTreeMap<FragmentKey, Fragment>>,
     overflow: RefCell<BTreeMap<Tuple, Entry>>,
     overflow_replies: RefCell<BTreeMap<Tuple, Reply>>,
+    ports: RefCell<BTreeMap<u32, u64>>,
     pressure: Cell<Pressure>,
     /// `path_mtus`; an element that is not here is all zero.
     pub path_mtus: RefCell<BTreeMap<u32, PathMtu>>,
@@ -119,6 +120,7 @@ impl Clone for MemoryTables {
             fragments: self.fragments.clone(),
             overflow: copy(self.overflow()),
             overflow_replies: self.overflow_replies.clone(),
+            ports: self.ports.clone(),
             pressure: self.pressure.clone(),
             path_mtus: self.path_mtus.clone(),
             ways: self.ways.clone(),
@@ -169,6 +171,31 @@ impl MemoryTables {
         marks
     }
 
+    /// `ports`: of every flow inside a network and every reply that was ever written.
+    pub fn ports(&self) -> BTreeMap<u32, u64> {
+        self.ports.borrow().clone()
+    }
+
+    /// What is in the tables and has no bit in `ports`: nobody would find it.
+    pub fn unmet(&self) -> Vec<Tuple> {
+        let flows = [self.flows(), self.overflow()].into_iter().flatten();
+        let replies = [self.replies(), self.overflow_replies()].into_iter().flatten();
+        let flows = flows.filter(|(t, _)| t.network != NETWORK_NODE && !self.meets(t.protocol, t.destination_port));
+        let replies = replies.filter(|(t, _)| !self.meets(t.protocol, t.source_port));
+        flows.map(|(t, _)| t).chain(replies.map(|(t, _)| t)).collect()
+    }
+
+    fn add_port(&self, protocol: u8, port: u16) {
+        let (element, bit) = port_mark(protocol, port);
+        *self.ports.borrow_mut().entry(element).or_default() |= bit;
+    }
+
+    fn add_flow(&self, tuple: &Tuple) {
+        if tuple.network != NETWORK_NODE {
+            self.add_port(tuple.protocol, tuple.destination_port);
+        }
+    }
+
     fn overflow_room(&self) -> usize {
         if self.no_overflow { 0 } else { usize::MAX }
     }
@@ -176,11 +203,13 @@ impl MemoryTables {
     /// Writes a flow into the overflow table.
     pub fn put_overflow(&self, tuple: Tuple, flow: Flow) {
         let entry = Entry(Rc::new(Cell::new(flow)));
+        self.add_flow(&tuple);
         self.overflow.borrow_mut().insert(tuple, entry);
     }
 
     /// Writes a reply into the overflow table.
     pub fn put_overflow_reply(&self, tuple: Tuple, reply: Reply) {
+        self.add_port(tuple.protocol, tuple.source_port);
         self.overflow_replies.borrow_mut().insert(tuple, reply);
     }
 
@@ -201,11 +230,13 @@ impl MemoryTables {
 
     /// Writes a flow down, whatever was there.
     pub fn put_flow(&self, tuple: Tuple, flow: Flow) {
+        self.add_flow(&tuple);
         self.flows.borrow_mut().insert(tuple, Entry(Rc::new(Cell::new(flow))));
     }
 
     /// Writes a reply down, whatever was there.
     pub fn put_reply(&self, tuple: Tuple, reply: Reply) {
+        self.add_port(tuple.protocol, tuple.source_port);
         self.replies.borrow_mut().insert(tuple, reply);
     }
 

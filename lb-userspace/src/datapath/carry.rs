@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(without("frontends").len(), all.len() - 1);
         assert_eq!(
             without("nodes").into_iter().collect::<Vec<_>>(),
-            ["interfaces", "marks", "pressure", "settings", "vips"]
+            ["interfaces", "marks", "ports", "pressure", "settings", "vips"]
         );
         assert!(!without("backends").contains("flows4") && !without("backends").contains("replies6"));
         assert!(without("flows4").contains("flows6") && !without("flows4").contains("replies4"));

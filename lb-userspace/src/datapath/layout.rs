@@ -32,6 +32,7 @@ const SAME_SINCE: &[(&str, u32, usize, usize)] = &[
     ("pressure", 5, 4, 8),
     ("path_mtus", 6, 4, 8),
     ("marks", 6, 4, 8),
+    ("ports", 7, 4, 8),
     (abi::COUNTERS, 3, 4, 16),
     (abi::SERVICE_COUNTERS, 3, 4, 40),
 ];
@@ -253,7 +254,7 @@ mod tests {
         }
         same!(SettingsTable Interfaces Frontends Services Slots Cursors Backends LocalBackends Nodes Addresses Vips Sources);
         same!(Flows4 Flows6 Replies4 Replies6);
-        same!(Overflow4 Overflow6 OverflowReplies4 OverflowReplies6 PressureTable PathMtus Marks);
+        same!(Overflow4 Overflow6 OverflowReplies4 OverflowReplies6 PressureTable PathMtus Marks Ports);
         assert_eq!(listed.next().map(|row| row.3), Some(size_of::<abi::Counter>()));
         assert_eq!(listed.next().map(|row| row.3), Some(size_of::<abi::ServiceCounter>()));
         assert!(listed.next().is_none());

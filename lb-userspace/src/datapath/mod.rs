@@ -6,7 +6,7 @@
 //! | [`load`] | object over pinned maps to loaded programs |
 //! | [`attach`] | programs to interfaces, links to pins |
 //! | [`store`] | tables for plans |
-//! | [`marks`] | ports on which other versions have left frontends and flows |
+//! | [`marks`] | ports on which other versions have left frontends and flows, or replies |
 //! | [`shed`] | datagrams leave what drains in their service alone |
 //! | [`collect`] | expiry and census of flows |
 //! | [`probe`] | what the kernel can do |

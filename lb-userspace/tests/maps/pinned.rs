@@ -91,7 +91,7 @@ impl Pinned {
         }
         tables!(SettingsTable Interfaces Frontends Services Slots Cursors Backends LocalBackends Nodes Addresses Vips);
         tables!(Flows4 Flows6 Replies4 Replies6);
-        tables!(Overflow4 Overflow6 OverflowReplies4 OverflowReplies6 PressureTable PathMtus Marks);
+        tables!(Overflow4 Overflow6 OverflowReplies4 OverflowReplies6 PressureTable PathMtus Marks Ports);
         let trie = bpf_map_type::BPF_MAP_TYPE_LPM_TRIE;
         self.create(abi::Sources::NAME, trie, size_of::<abi::SourceKey>(), 4, 100);
         let percpu = bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY;

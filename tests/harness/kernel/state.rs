@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use aya::Pod;
 use aya::maps::{Array, HashMap, PerCpuArray};
 use lb_common::abi::{
-    self, Counter, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, PathMtu, Pressure, Reply, ServiceCounter, Table,
-    capacity,
+    self, Counter, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, NETWORK_NODE, PathMtu, Pressure, Reply,
+    ServiceCounter, Table, capacity, port_mark,
 };
 use lb_common::testing::tables::MemoryTables;
 use lb_common::tuple::Tuple;
@@ -135,7 +135,25 @@ impl Kernel {
                 state.services.insert(id, sum);
             }
         }
+        self.ensure_met(&state)?;
         Ok(state)
+    }
+
+    /// Nobody looks for what has no bit in `ports`.
+    fn ensure_met(&self, state: &State) -> Result<()> {
+        let ports = Array::<_, u64>::try_from(self.ebpf.map(abi::Ports::NAME).context("ports")?)?;
+        let flows = state.flows.keys().chain(state.overflow.keys());
+        let flows = flows.filter(|tuple| tuple.network != NETWORK_NODE);
+        let replies = state.replies.keys().chain(state.overflow_replies.keys());
+        let flows = flows.map(|tuple| (tuple, tuple.destination_port));
+        for (tuple, port) in flows.chain(replies.map(|tuple| (tuple, tuple.source_port))) {
+            let (element, bit) = port_mark(tuple.protocol, port);
+            ensure!(
+                ports.get(&element, 0)? & bit != 0,
+                "port {port} of {tuple:?} has no bit"
+            );
+        }
+        Ok(())
     }
 
     fn entries<K: Pod, V: Pod>(&self, name: &str) -> Result<Vec<(K, V)>> {

@@ -62,6 +62,7 @@ impl Kernel {
         self.array(abi::PressureTable::NAME, &BTreeMap::from([(0, tables.pressed())]), 1)?;
         self.array(abi::PathMtus::NAME, &tables.path_mtus.borrow(), ELEMENTS)?;
         self.array(abi::Marks::NAME, &tables.marks(), capacity::MARKS)?;
+        self.array(abi::Ports::NAME, &tables.ports(), capacity::PORTS)?;
         self.zero::<Counter>(abi::COUNTERS, capacity::COUNTERS)?;
         self.zero::<ServiceCounter>(abi::SERVICE_COUNTERS, ELEMENTS)
     }

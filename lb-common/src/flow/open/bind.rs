@@ -47,6 +47,7 @@ pub(super) fn bind_reply<T: Tables, const OVERFLOW: bool>(
             backend.network
         },
     };
+    tables.note_port(tuple.protocol, opening.back.source_port);
     let outcome = match bind::<T, OVERFLOW>(tables, env, &opening.back, &opening.reply) {
         // A flow that settles has its source port already.
         Insert::Exists if OVERFLOW || !opening.settles => {

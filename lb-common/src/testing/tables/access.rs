@@ -33,6 +33,15 @@ impl Tables for MemoryTables {
         self.marks().get(&element).is_some_and(|bits| bits & bit != 0)
     }
 
+    fn meets(&self, protocol: u8, port: u16) -> bool {
+        let (element, bit) = port_mark(protocol, port);
+        self.ports().get(&element).is_some_and(|bits| bits & bit != 0)
+    }
+
+    fn note_port(&self, protocol: u8, port: u16) {
+        self.add_port(protocol, port);
+    }
+
     fn frontend(&self, key: &EndpointKey) -> Option<Value<Frontend>> {
         self.frontends.get(key).copied().map(Value)
     }

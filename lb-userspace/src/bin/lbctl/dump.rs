@@ -91,7 +91,7 @@ pub(crate) fn dump(view: &View, name: &str) -> Result<List<MapEntry>, Error> {
     }
     let items = tables!(SettingsTable Interfaces Frontends Services Slots Cursors Backends LocalBackends Nodes
         Addresses Vips Sources Flows4 Flows6 Replies4 Replies6 Overflow4 Overflow6 OverflowReplies4 OverflowReplies6
-        PressureTable PathMtus Marks);
+        PressureTable PathMtus Marks Ports);
     Ok(List::new(Origin::Maps, items))
 }
 

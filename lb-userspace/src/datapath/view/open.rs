@@ -89,7 +89,7 @@ impl View {
         }
         add!(Interfaces Frontends Services Slots Cursors Backends LocalBackends Nodes Addresses Vips Sources);
         add!(Flows4 Flows6 Replies4 Replies6);
-        add!(Overflow4 Overflow6 OverflowReplies4 OverflowReplies6 PressureTable PathMtus Marks);
+        add!(Overflow4 Overflow6 OverflowReplies4 OverflowReplies6 PressureTable PathMtus Marks Ports);
         view.add_map(COUNTERS, size_of::<u32>(), size_of::<Counter>())
             .map_err(missing)?;
         view.add_map(SERVICE_COUNTERS, size_of::<u32>(), size_of::<ServiceCounter>())
