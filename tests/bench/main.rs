@@ -3,6 +3,7 @@
 //! | row | module | what |
 //! |---|---|---|
 //! | `program` | [`program`] | one run of a program, against a minimal program in C |
+//! | `instructions` | [`program::count`] | the same, counted; in a guest |
 //! | `frames` | [`frames`] | frames a second through XDP on one core |
 //! | `traffic` | [`traffic`] | sockets to sockets, against no balancer, iptables, nftables, HAProxy, nginx |
 //! | `ipvs` | [`ipvs`] | instructions of a packet, against plain forwarding, IPVS and Swarm's chain; in a guest |
@@ -55,7 +56,7 @@ struct Arguments {
     /// Directory of benchmarks.md and benchmarks/.
     #[arg(long, default_value = "docs")]
     output: PathBuf,
-    /// This machine's clock counts instructions: only here is the row `ipvs` measured.
+    /// This machine's clock counts instructions: here are the rows measured that are counts, and no other.
     #[arg(long, hide = true)]
     counted: bool,
     /// The sources that are measured, for the document.
@@ -68,6 +69,8 @@ struct Arguments {
 enum Row {
     /// Cost of a program.
     Program,
+    /// Cost of a program in instructions.
+    Instructions,
     /// Frames a second.
     Frames,
     /// Sockets to sockets.
@@ -85,6 +88,7 @@ impl Row {
     const fn name(self) -> &'static str {
         match self {
             Self::Program => "program",
+            Self::Instructions => "instructions",
             Self::Frames => "frames",
             Self::Traffic => "traffic",
             Self::Ipvs => "ipvs",
@@ -93,10 +97,16 @@ impl Row {
         }
     }
 
+    /// Whether it is measured where the clock counts instructions, and nowhere else.
+    const fn is_counted(self) -> bool {
+        matches!(self, Self::Instructions | Self::Ipvs)
+    }
+
     /// What it has to reach, and whether it does, as far as it was measured.
     fn bars(self, data: Option<&Data>) -> Vec<report::Bar> {
         match self {
             Self::Program => program::bars(data),
+            Self::Instructions => Vec::new(),
             Self::Frames => frames::bars(data),
             Self::Traffic => traffic::bars(data),
             Self::Ipvs => ipvs::bars(data),
@@ -109,6 +119,7 @@ impl Row {
     fn chapter(self, data: &Data) -> report::Chapter {
         match self {
             Self::Program => program::chapter(data),
+            Self::Instructions => program::count::chapter(data),
             Self::Frames => frames::chapter(data),
             Self::Traffic => traffic::chapter(data),
             Self::Ipvs => ipvs::chapter(data),
@@ -155,7 +166,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         let mut rows = arguments.rows.clone();
         if rows.is_empty() {
             rows = Row::value_variants().to_vec();
-            rows.retain(|row| (*row == Row::Ipvs) == arguments.counted);
+            rows.retain(|row| row.is_counted() == arguments.counted);
         }
         rows.sort();
         rows.dedup();
@@ -177,7 +188,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 fn one_row(row: Row, effort: Effort, arguments: &Arguments) -> Result<()> {
     println!("{}: {} rounds", row.name(), effort.rounds);
     ensure!(
-        (row == Row::Ipvs) == arguments.counted,
+        row.is_counted() == arguments.counted,
         "`cargo xtask bench {}` runs it where it is measured",
         row.name()
     );
@@ -185,6 +196,7 @@ fn one_row(row: Row, effort: Effort, arguments: &Arguments) -> Result<()> {
     let mut data = Data::new(effort, &arguments.commit)?;
     match row {
         Row::Program => program::measure(effort, &mut data),
+        Row::Instructions => program::count::measure(effort, &mut data),
         Row::Frames => frames::measure(effort, &mut data),
         Row::Traffic => traffic::measure(effort, &mut data),
         Row::Ipvs => ipvs::measure(effort, &mut data),

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: installs the peers, builds everything with optimisation, and runs `lb-bench`; the row [`COUNTED`] in
+//! `cargo xtask bench`: installs the peers, builds everything with optimisation, and runs `lb-bench`; the rows [`COUNTED`] in
 //! a guest, and the others here.
 
 use std::fs;
@@ -25,8 +25,8 @@ const PEERS: &[(&str, &str)] = &[
     ("unbound", "unbound"),
 ];
 
-/// The row that is measured in a guest, because the kernel here may lack IPVS.
-const COUNTED: &str = "ipvs";
+/// The rows that are counts of instructions: measured in a guest, whose clock counts them, and whose kernel has IPVS.
+const COUNTED: &[&str] = &["instructions", "ipvs"];
 /// The guest's kernel.
 const KERNEL: &str = "6.1";
 /// Options of `lb-bench` whose value is a word of its own.
@@ -54,13 +54,13 @@ impl Split {
         }
         let all = rows.is_empty();
         let measures = !options.iter().any(|option| WITHOUT_ROWS.contains(&&**option));
-        let counted = rows.iter().any(|row| row == COUNTED);
-        rows.retain(|row| row != COUNTED);
+        let is_counted = |row: &String| COUNTED.contains(&&**row);
+        let counted: Vec<String> = rows.extract_if(.., |row| is_counted(row)).collect();
         let here = all || !rows.is_empty() || !measures;
-        let guest = measures && (all || counted);
+        let guest = measures && (all || !counted.is_empty());
         Self {
             here: here.then(|| [rows, options.clone()].concat()),
-            guest: guest.then(|| [vec![COUNTED.to_owned(), "--counted".to_owned()], options].concat()),
+            guest: guest.then(|| [counted, vec!["--counted".to_owned()], options].concat()),
         }
     }
 }
@@ -110,11 +110,16 @@ pub(crate) fn execute(arguments: &[String]) -> Result<()> {
     here
 }
 
-/// Takes over what the guest has measured.
+/// Takes over what the guest has measured, and leaves nothing there that could be taken for the next one's.
 fn keep(output: &Path, docs: &Path) -> Result<()> {
-    let file = format!("benchmarks/{COUNTED}.json");
-    let (from, to) = (output.join(&file), docs.join(&file));
-    fs::copy(&from, &to).with_context(|| format!("{} to {}", from.display(), to.display()))?;
+    for row in COUNTED {
+        let file = format!("benchmarks/{row}.json");
+        let (from, to) = (output.join(&file), docs.join(&file));
+        if from.is_file() {
+            fs::copy(&from, &to).with_context(|| format!("{} to {}", from.display(), to.display()))?;
+            fs::remove_file(&from).with_context(|| from.display().to_string())?;
+        }
+    }
     Ok(())
 }
 
@@ -140,12 +145,12 @@ mod tests {
             (here.map(|words| words.join(" ")), guest.map(|words| words.join(" ")))
         };
         let text = |text: &str| Some(text.to_owned());
-        assert_eq!(split(""), (text(""), text("ipvs --counted")));
+        assert_eq!(split(""), (text(""), text("--counted")));
         assert_eq!(split("ipvs --rounds 3"), (None, text("ipvs --counted --rounds 3")));
         assert_eq!(split("--quick dns"), (text("dns --quick"), None));
         assert_eq!(
-            split("dns ipvs --quick"),
-            (text("dns --quick"), text("ipvs --counted --quick"))
+            split("dns ipvs instructions --quick"),
+            (text("dns --quick"), text("ipvs instructions --counted --quick"))
         );
         assert_eq!(split("--report"), (text("--report"), None));
         assert_eq!(split("--help"), (text("--help"), None));

@@ -1,5 +1,7 @@
 //! The packets that are measured: who sends them where, and what should become of them.
 
+use std::net::SocketAddr;
+
 use lb_common::abi::program;
 use lb_common::testing::fixture::{Entry, Input};
 use lb_common::testing::frame::{Frame, ethernet, tunnel};
@@ -65,13 +67,29 @@ pub(crate) enum Path {
     Inside,
     /// The same flows' replies.
     ReplyInside,
-    /// From a workload to another one, for no service: a backend's reply to another node's workload is such a packet.
+    /// From a workload to another one, for no service of this node's: a backend's reply to another node's workload.
     Leaves,
-    /// The same, where it arrives.
+    /// What such a reply answers, where it arrives.
     Arrives,
 }
 
 impl Path {
+    pub(crate) const ALL: [Self; 13] = [
+        Self::NotService,
+        Self::ToNode,
+        Self::ReplyFromNode,
+        Self::ToLocal,
+        Self::ReplyLocal,
+        Self::FromNode,
+        Self::ReplyToNode,
+        Self::Vip,
+        Self::ReplyVip,
+        Self::Inside,
+        Self::ReplyInside,
+        Self::Leaves,
+        Self::Arrives,
+    ];
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::NotService => "not a service",
@@ -258,12 +276,12 @@ fn packet(case: Case, path: Path, hook: Hook, flags: u8) -> Packet {
             )
         }
         Path::Leaves => {
-            let peer = case.backend(Place::Node2);
+            let peer = SocketAddr::new(case.backend(Place::Node2).ip(), case.inside().port());
             let frame = segment(backend, peer).macs(mac(ROUTED_IF), workload_mac(ROUTED_IF));
             Packet::new(Entry::FromWorkload, ROUTED_IF, plain(frame, Client::Destination), NEXT)
         }
         Path::Arrives => {
-            let peer = case.backend(Place::Node2);
+            let peer = SocketAddr::new(case.backend(Place::Node2).ip(), case.inside().port());
             let frame = segment(peer, backend).macs(workload_mac(ROUTED_IF), mac(ROUTED_IF));
             Packet::new(Entry::ToWorkload, ROUTED_IF, plain(frame, Client::Source), NEXT)
         }

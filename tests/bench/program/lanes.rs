@@ -30,8 +30,8 @@ pub(super) fn add(stages: &mut [Stage], lanes: &mut Vec<Lane>, lane: Lane) -> Re
     Ok(())
 }
 
-/// Which paths are measured with which numbers of flows: a stage each, so that no table holds other flows.
-pub(super) fn ours(stages: &mut Vec<Stage>, lanes: &mut Vec<Lane>) -> Result<()> {
+/// Which paths are measured with which of `numbers` of flows: a stage each, so that no table holds other flows.
+pub(super) fn ours(stages: &mut Vec<Stage>, lanes: &mut Vec<Lane>, numbers: &[Flows]) -> Result<()> {
     let remote = [
         (Hook::Xdp, Path::ToNode),
         (Hook::Xdp, Path::ReplyFromNode),
@@ -56,7 +56,7 @@ pub(super) fn ours(stages: &mut Vec<Stage>, lanes: &mut Vec<Lane>) -> Result<()>
             &local,
         ),
     ] {
-        for flows in Flows::EACH {
+        for flows in numbers.iter().copied() {
             println!("program: tables for {:?}, {}", place, flows.name());
             let stage = stages.len();
             stages.push(Stage::ours(place, 0)?);
@@ -98,6 +98,8 @@ pub(super) fn ours(stages: &mut Vec<Stage>, lanes: &mut Vec<Lane>) -> Result<()>
             let packet = frames::data(family, path, hook);
             let case = case(hook, path, family.v6, Flows::None);
             let flows = Flows::None;
+            // Ports of backends are known where such have been spoken to.
+            let stage = if path == Path::NotService { 0 } else { numbers.len() };
             add(
                 stages,
                 lanes,
@@ -105,7 +107,7 @@ pub(super) fn ours(stages: &mut Vec<Stage>, lanes: &mut Vec<Lane>) -> Result<()>
                     case,
                     subject: OURS,
                     hook,
-                    stage: 0,
+                    stage,
                     packet,
                     flows,
                 },
@@ -172,11 +174,11 @@ pub(crate) fn yardstick_case(hook: Hook, flows: Flows) -> String {
     format!("{}, {}", hook.name(), flows.name())
 }
 
-pub(super) fn yardsticks(stages: &mut Vec<Stage>, lanes: &mut Vec<Lane>) -> Result<()> {
+pub(super) fn yardsticks(stages: &mut Vec<Stage>, lanes: &mut Vec<Lane>, numbers: &[Flows]) -> Result<()> {
     let family = Case::TCP[0];
     for table in Table::BOTH {
         let object = yardstick::compile(table)?;
-        for flows in Flows::EACH {
+        for flows in numbers.iter().copied() {
             let stage = stages.len();
             stages.push(Stage::yardstick(&object, 1)?);
             if let Flows::Known(count) = flows {

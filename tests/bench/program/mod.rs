@@ -5,6 +5,7 @@
 //! keeps them.
 
 mod chapter;
+pub(crate) mod count;
 pub(crate) mod frames;
 mod lanes;
 pub(crate) mod stage;
@@ -34,7 +35,7 @@ pub(crate) const BARE: &str = "bare";
 pub(crate) const STEP: &str = "alone";
 const UNIT: &str = "ns";
 /// Counted runs of one turn.
-const RUNS: u32 = 20_000;
+const RUNS: usize = 20_000;
 /// Runs before them, at most: so many flows are in the caches again.
 const WARM: u32 = 60_000;
 
@@ -89,33 +90,32 @@ pub(crate) fn measure(effort: Effort, data: &mut Data) -> Result<()> {
         pin(0)?;
         let mut stages = Vec::new();
         let mut lanes = Vec::new();
-        ours(&mut stages, &mut lanes)?;
+        ours(&mut stages, &mut lanes, &Flows::EACH)?;
         services(&mut stages, &mut lanes)?;
-        yardsticks(&mut stages, &mut lanes)?;
+        yardsticks(&mut stages, &mut lanes, &Flows::EACH)?;
         steps(&stages, &mut lanes)?;
         // What is compared is measured side by side.
         lanes.sort_by_key(|lane| (lane.hook as usize, lane.flows.order()));
         for round in 0..effort.rounds {
             println!("program: round {}", round + 1);
-            one_round(effort, data, &mut stages, &mut lanes)?;
+            one_round(data, &mut stages, &mut lanes, effort.share(RUNS), UNIT)?;
         }
         sizes(data, &stages)
     })
 }
 
-fn one_round(effort: Effort, data: &mut Data, stages: &mut [Stage], lanes: &mut [Lane]) -> Result<()> {
-    let runs = effort.share(RUNS as usize) as u32;
+fn one_round(data: &mut Data, stages: &mut [Stage], lanes: &mut [Lane], runs: usize, unit: &str) -> Result<()> {
     let bare_stage = stages.len() - 1;
     let mut bare = [0.0; 2];
     for (hook, bare) in [Hook::Xdp, Hook::Tc].into_iter().zip(&mut bare) {
         let mut packet = frames::data(Case::TCP[0], Path::NotService, hook).into_bare();
         *bare = sample(&stages[bare_stage], &mut packet, Flows::None, runs)?;
-        data.add(hook.name(), BARE, UNIT, *bare);
+        data.add(hook.name(), BARE, unit, *bare);
     }
     for lane in lanes {
         let full = sample(&stages[lane.stage], &mut lane.packet, lane.flows, runs)
             .with_context(|| format!("{} in {}", lane.subject, lane.case))?;
-        data.add(&lane.case, lane.subject, UNIT, full - bare[lane.hook as usize]);
+        data.add(&lane.case, lane.subject, unit, full - bare[lane.hook as usize]);
         if lane.flows == Flows::New {
             stages[lane.stage].forget_flows()?;
         }
@@ -124,7 +124,8 @@ fn one_round(effort: Effort, data: &mut Data, stages: &mut [Stage], lanes: &mut 
 }
 
 /// The median duration of a program's runs, in ns.
-fn sample(stage: &Stage, packet: &mut Packet, flows: Flows, runs: u32) -> Result<f64> {
+fn sample(stage: &Stage, packet: &mut Packet, flows: Flows, runs: usize) -> Result<f64> {
+    let runs = u32::try_from(runs)?;
     let program = stage.program(packet.program)?;
     let context = kernel::context(&packet.input());
     let mut out = vec![0; 4096];
