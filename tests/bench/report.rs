@@ -83,7 +83,9 @@ pub(crate) fn write(output: &Path) -> Result<()> {
             Some(data) => {
                 let chapter = row.chapter(data);
                 let _ = writeln!(text, "{}\n\n{}", origin(data), chapter.text.trim_end());
-                text.push_str("\n| what | bar | measured | |\n|---|---|---|---|\n");
+                if !bars.is_empty() {
+                    text.push_str("\n| what | bar | measured | |\n|---|---|---|---|\n");
+                }
                 text.extend(bars.iter().map(|bar| format!("| {}\n", line(bar))));
                 for (name, plot) in chapter.plots {
                     let file = format!("benchmarks/{name}.svg");
