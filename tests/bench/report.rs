@@ -117,14 +117,16 @@ fn put(document: &str, name: &str, text: &str) -> Result<String> {
 fn origin(data: &Data) -> String {
     let m = &data.machine;
     format!(
-        "{}, {} CPUs, {} GiB, Linux {}; {}, sources {}; {} rounds{}. Data: every round's values.",
+        "{}, {} CPU{}, {} GiB, Linux {}; {}, sources {}; {} round{}{}. Data: every round's values.",
         m.cpu,
         m.cpus,
+        if m.cpus == 1 { "" } else { "s" },
         m.memory,
         m.kernel,
         m.date,
         data.commit,
         data.rounds,
+        if data.rounds == 1 { "" } else { "s" },
         if data.quick { ", cut short (`--quick`)" } else { "" },
     )
 }
@@ -144,6 +146,7 @@ fn line(bar: &Bar) -> String {
 pub(crate) fn cell(spread: Option<Spread>) -> String {
     match spread {
         None => "-".to_owned(),
+        Some(Spread { median, min, max }) if min == max => short(median),
         Some(Spread { median, min, max }) => format!("{} ({}-{})", short(median), short(min), short(max)),
     }
 }
@@ -152,6 +155,9 @@ pub(crate) fn cell(spread: Option<Spread>) -> String {
 pub(crate) fn ratio(spread: Option<Spread>) -> String {
     spread.map_or_else(
         || "-".to_owned(),
-        |s| format!("{:.2} ({:.2}-{:.2})", s.median, s.min, s.max),
+        |s| match s {
+            Spread { median, min, max } if min == max => format!("{median:.2}"),
+            Spread { median, min, max } => format!("{median:.2} ({min:.2}-{max:.2})"),
+        },
     )
 }
