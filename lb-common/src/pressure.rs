@@ -105,7 +105,7 @@ fn overflow_flow<T: Tables>(tables: &T, env: &Env, tuple: &Tuple) -> Option<T::E
 #[inline(never)]
 pub fn reply<T: Tables>(tables: &T, env: &Env, tuple: &Tuple) -> Option<T::Ref<Reply>> {
     // Of what a client sends, the port says that it is none.
-    if !tables.meets(tuple.protocol, tuple.source_port) {
+    if !tables.knows_port(tuple.protocol, tuple.source_port) {
         return None;
     }
     if let Some(reply) = tables.reply(tuple, Table::Main) {

@@ -114,7 +114,7 @@ pub trait Tables {
     /// Whether there may be a frontend, or a flow to one, on this port of the node's own network ([`crate::abi::port_mark`]).
     fn publishes(&self, protocol: u8, port: u16) -> bool;
     /// Whether there may be a flow inside a network to this port, or a reply from it ([`crate::abi::port_mark`]).
-    fn meets(&self, protocol: u8, port: u16) -> bool;
+    fn knows_port(&self, protocol: u8, port: u16) -> bool;
     /// Notes that there may be one from now on.
     fn note_port(&self, protocol: u8, port: u16);
     /// By address, port and protocol.

@@ -97,7 +97,7 @@ impl<const KEEP: bool> Tables for Maps<KEEP> {
     }
 
     #[inline(always)]
-    fn meets(&self, protocol: u8, port: u16) -> bool {
+    fn knows_port(&self, protocol: u8, port: u16) -> bool {
         let (element, bit) = port_mark(protocol, port);
         maps::ports.get(element).is_some_and(|bits| bits & bit != 0)
     }

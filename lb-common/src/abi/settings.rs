@@ -38,7 +38,7 @@ pub const NAMESPACE_NODE: u64 = 0;
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Interface {
-    /// Network of the workload behind it; [`NETWORK_NODE`] for a node interface.
+    /// Network of the workload behind it; [`NETWORK_NODE`](super::NETWORK_NODE) for a node interface.
     pub network: u32,
     /// `INTERFACE_*` bits.
     pub flags: u32,

@@ -158,7 +158,7 @@ pub(super) fn arrives<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &En
     if P::HOOK != Hook::Tc || !hands_over(tables) {
         return pass;
     }
-    if !tables.meets(work.headers.tuple.protocol, work.headers.tuple.source_port) {
+    if !tables.knows_port(work.headers.tuple.protocol, work.headers.tuple.source_port) {
         return pass;
     }
     if is_local(tables, &work.headers.tuple.destination) || work.headers.tagged || work.headers.ttl <= 1 {

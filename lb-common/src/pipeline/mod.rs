@@ -158,7 +158,7 @@ pub fn find<T: Tables>(tables: &T, env: &Env, work: &mut Work) -> Found {
     work.opening.reset();
     let inside = h.tuple.network != NETWORK_NODE;
     // To most ports of clients no flow leads.
-    if (!inside || tables.meets(h.tuple.protocol, h.tuple.destination_port))
+    if (!inside || tables.knows_port(h.tuple.protocol, h.tuple.destination_port))
         && let Some(entry) = pressure::flow(tables, env, &h.tuple)
     {
         let flow = entry.load();

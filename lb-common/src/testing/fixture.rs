@@ -329,7 +329,7 @@ impl Fixture {
             let output = run(&world.tables, &step.input, NOW + index as u32);
             let name = format!("{} (step {}; {})", self.name, index + 1, self.why);
             step.check(&name, &output, &world.tables);
-            assert_eq!(world.tables.unmet(), [], "{name}: nobody looks for these");
+            assert_eq!(world.tables.unnoted(), [], "{name}: nobody looks for these");
         }
     }
 }

@@ -2,19 +2,20 @@
 
 mod access;
 mod entry;
+pub mod ports;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::vec::Vec;
 
+use self::ports::Bits;
 use crate::abi::{
     Backend, Counter, EndpointKey, Flow, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, NETWORK_NODE, Node,
     NodeAddress, PathMtu, Pressure, Reply, Service, ServiceCounter, Settings, SlotKey, SourceKey, Vip, VipKey,
-    port_mark,
 };
 use crate::address::Address;
-use crate::tables::{FlowEntry as _, Route, Tables as _};
+use crate::tables::{FlowEntry as _, Route};
 use crate::tuple::Tuple;
 use crate::verdict::Reason;
 use crate::way::KeptWay;
@@ -83,7 +84,7 @@ pub struct MemoryTables {
     pub fragments: RefCell<BTreeMap<FragmentKey, Fragment>>,
     overflow: RefCell<BTreeMap<Tuple, Entry>>,
     overflow_replies: RefCell<BTreeMap<Tuple, Reply>>,
-    ports: RefCell<BTreeMap<u32, u64>>,
+    ports: RefCell<Bits>,
     pressure: Cell<Pressure>,
     /// `path_mtus`; an element that is not here is all zero.
     pub path_mtus: RefCell<BTreeMap<u32, PathMtu>>,
@@ -158,42 +159,37 @@ impl MemoryTables {
     }
 
     /// The bits that are set in `marks`: of every published port and of every flow to one.
-    pub fn marks(&self) -> BTreeMap<u32, u64> {
+    pub fn marks(&self) -> Bits {
         let (flows, overflow) = (self.flows.borrow(), self.overflow.borrow());
         let frontends = self.frontends.keys().map(|key| (key.network, key.protocol, key.port));
         let flows = flows.keys().chain(overflow.keys());
         let flows = flows.map(|t| (t.network, t.protocol, t.destination_port));
-        let mut marks = BTreeMap::new();
+        let mut marks = Bits::new();
         for (_, protocol, port) in frontends.chain(flows).filter(|(network, ..)| *network == NETWORK_NODE) {
-            let (element, bit) = port_mark(protocol, port);
-            *marks.entry(element).or_default() |= bit;
+            ports::set(&mut marks, protocol, port);
         }
         marks
     }
 
     /// `ports`: of every flow inside a network and every reply that was ever written.
-    pub fn ports(&self) -> BTreeMap<u32, u64> {
+    pub fn ports(&self) -> Bits {
         self.ports.borrow().clone()
     }
 
-    /// What is in the tables and has no bit in `ports`: nobody would find it.
-    pub fn unmet(&self) -> Vec<Tuple> {
-        let flows = [self.flows(), self.overflow()].into_iter().flatten();
-        let replies = [self.replies(), self.overflow_replies()].into_iter().flatten();
-        let flows = flows.filter(|(t, _)| t.network != NETWORK_NODE && !self.meets(t.protocol, t.destination_port));
-        let replies = replies.filter(|(t, _)| !self.meets(t.protocol, t.source_port));
-        flows.map(|(t, _)| t).chain(replies.map(|(t, _)| t)).collect()
+    /// What is in the tables although its port was not noted: nobody would look for it.
+    pub fn unnoted(&self) -> Vec<Tuple> {
+        let (flows, overflow) = (self.flows.borrow(), self.overflow.borrow());
+        let (replies, displaced) = (self.replies.borrow(), self.overflow_replies.borrow());
+        let noted = self.ports.borrow();
+        ports::unnoted(
+            flows.keys().chain(overflow.keys()),
+            replies.keys().chain(displaced.keys()),
+            |element| noted.get(&element).copied().unwrap_or_default(),
+        )
     }
 
-    fn add_port(&self, protocol: u8, port: u16) {
-        let (element, bit) = port_mark(protocol, port);
-        *self.ports.borrow_mut().entry(element).or_default() |= bit;
-    }
-
-    fn add_flow(&self, tuple: &Tuple) {
-        if tuple.network != NETWORK_NODE {
-            self.add_port(tuple.protocol, tuple.destination_port);
-        }
+    fn note(&self, (protocol, port): (u8, u16)) {
+        ports::set(&mut self.ports.borrow_mut(), protocol, port);
     }
 
     fn overflow_room(&self) -> usize {
@@ -203,13 +199,13 @@ impl MemoryTables {
     /// Writes a flow into the overflow table.
     pub fn put_overflow(&self, tuple: Tuple, flow: Flow) {
         let entry = Entry(Rc::new(Cell::new(flow)));
-        self.add_flow(&tuple);
+        ports::of_flow(&tuple).into_iter().for_each(|port| self.note(port));
         self.overflow.borrow_mut().insert(tuple, entry);
     }
 
     /// Writes a reply into the overflow table.
     pub fn put_overflow_reply(&self, tuple: Tuple, reply: Reply) {
-        self.add_port(tuple.protocol, tuple.source_port);
+        self.note(ports::of_reply(&tuple));
         self.overflow_replies.borrow_mut().insert(tuple, reply);
     }
 
@@ -230,13 +226,13 @@ impl MemoryTables {
 
     /// Writes a flow down, whatever was there.
     pub fn put_flow(&self, tuple: Tuple, flow: Flow) {
-        self.add_flow(&tuple);
+        ports::of_flow(&tuple).into_iter().for_each(|port| self.note(port));
         self.flows.borrow_mut().insert(tuple, Entry(Rc::new(Cell::new(flow))));
     }
 
     /// Writes a reply down, whatever was there.
     pub fn put_reply(&self, tuple: Tuple, reply: Reply) {
-        self.add_port(tuple.protocol, tuple.source_port);
+        self.note(ports::of_reply(&tuple));
         self.replies.borrow_mut().insert(tuple, reply);
     }
 

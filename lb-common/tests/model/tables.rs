@@ -96,7 +96,7 @@ impl Tables for Actor {
     }
 
     // Set before what it stands for is written, and for good.
-    fn meets(&self, _: u8, _: u16) -> bool {
+    fn knows_port(&self, _: u8, _: u16) -> bool {
         true
     }
 

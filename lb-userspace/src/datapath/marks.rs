@@ -19,12 +19,12 @@ use crate::plan::store::{ReadTables as _, StoreError, WriteTables as _};
 /// If a table cannot be read or written.
 pub fn complete(store: &mut Store, carried: bool) -> Result<(), StoreError> {
     published(store, carried)?;
-    met(store, carried)
+    noted(store, carried)
 }
 
 /// `ports`, which the programs write: where others than those have written flows, or still do, it has every port, from the first
 /// time on. That there was one is said by a port that nobody sends from.
-fn met(store: &mut Store, carried: bool) -> Result<(), StoreError> {
+fn noted(store: &mut Store, carried: bool) -> Result<(), StoreError> {
     let (first, done) = port_mark(TCP, 0);
     if store.get::<Ports>(&first)?.unwrap_or_default() & done != 0 {
         return Ok(());

@@ -98,7 +98,7 @@ pub(super) fn ours(stages: &mut Vec<Stage>, lanes: &mut Vec<Lane>, numbers: &[Fl
             let packet = frames::data(family, path, hook);
             let case = case(hook, path, family.v6, Flows::None);
             let flows = Flows::None;
-            // Ports of backends are known where such have been spoken to.
+            // The first stage with backends here: their ports are known, because they have been spoken to.
             let stage = if path == Path::NotService { 0 } else { numbers.len() };
             add(
                 stages,

@@ -6,10 +6,11 @@ use anyhow::{Context as _, Result, ensure};
 use aya::Pod;
 use aya::maps::{Array, HashMap, PerCpuArray};
 use lb_common::abi::{
-    self, Counter, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, NETWORK_NODE, PathMtu, Pressure, Reply,
-    ServiceCounter, Table, capacity, port_mark,
+    self, Counter, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, PathMtu, Pressure, Reply, ServiceCounter, Table,
+    capacity,
 };
 use lb_common::testing::tables::MemoryTables;
+use lb_common::testing::tables::ports::unnoted;
 use lb_common::tuple::Tuple;
 
 use super::{ELEMENTS, Kernel};
@@ -135,24 +136,19 @@ impl Kernel {
                 state.services.insert(id, sum);
             }
         }
-        self.ensure_met(&state)?;
+        self.ensure_noted(&state)?;
         Ok(state)
     }
 
     /// Nobody looks for what has no bit in `ports`.
-    fn ensure_met(&self, state: &State) -> Result<()> {
-        let ports = Array::<_, u64>::try_from(self.ebpf.map(abi::Ports::NAME).context("ports")?)?;
-        let flows = state.flows.keys().chain(state.overflow.keys());
-        let flows = flows.filter(|tuple| tuple.network != NETWORK_NODE);
-        let replies = state.replies.keys().chain(state.overflow_replies.keys());
-        let flows = flows.map(|tuple| (tuple, tuple.destination_port));
-        for (tuple, port) in flows.chain(replies.map(|tuple| (tuple, tuple.source_port))) {
-            let (element, bit) = port_mark(tuple.protocol, port);
-            ensure!(
-                ports.get(&element, 0)? & bit != 0,
-                "port {port} of {tuple:?} has no bit"
-            );
-        }
+    fn ensure_noted(&self, state: &State) -> Result<()> {
+        let noted = Array::<_, u64>::try_from(self.ebpf.map(abi::Ports::NAME).context("ports")?)?;
+        let lost = unnoted(
+            state.flows.keys().chain(state.overflow.keys()),
+            state.replies.keys().chain(state.overflow_replies.keys()),
+            |element| noted.get(&element, 0).unwrap_or_default(),
+        );
+        ensure!(lost.is_empty(), "no bit says where to look for {lost:?}");
         Ok(())
     }
 

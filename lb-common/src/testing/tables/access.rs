@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::{Entry, FLOWS, MemoryTables, Value};
+use super::{Entry, FLOWS, MemoryTables, Value, ports};
 use crate::abi::{
     Backend, EndpointKey, Flow, Fragment, FragmentKey, Frontend, Interface, InterfaceKey, Node, NodeAddress, PathMtu,
-    Pressure, REPLY_ENDED, Reply, Service, Settings, SlotKey, SourceKey, VipKey, capacity, port_mark,
+    Pressure, REPLY_ENDED, Reply, Service, Settings, SlotKey, SourceKey, VipKey, capacity,
 };
 use crate::address::Address;
 use crate::route::takes_frames;
@@ -29,17 +29,15 @@ impl Tables for MemoryTables {
     }
 
     fn publishes(&self, protocol: u8, port: u16) -> bool {
-        let (element, bit) = port_mark(protocol, port);
-        self.marks().get(&element).is_some_and(|bits| bits & bit != 0)
+        ports::has(&self.marks(), protocol, port)
     }
 
-    fn meets(&self, protocol: u8, port: u16) -> bool {
-        let (element, bit) = port_mark(protocol, port);
-        self.ports().get(&element).is_some_and(|bits| bits & bit != 0)
+    fn knows_port(&self, protocol: u8, port: u16) -> bool {
+        ports::has(&self.ports(), protocol, port)
     }
 
     fn note_port(&self, protocol: u8, port: u16) {
-        self.add_port(protocol, port);
+        self.note((protocol, port));
     }
 
     fn frontend(&self, key: &EndpointKey) -> Option<Value<Frontend>> {
