@@ -50,7 +50,7 @@ pub enum Known {
     Settle,
     /// Selects (again), among the backends of the service that its frontend leads to now.
     Select,
-    /// Is refused: [`Reason::ResetBackendGone`].
+    /// Is refused: [`Reason::ResetBackendGone`](crate::verdict::Reason::ResetBackendGone).
     Refuse,
 }
 

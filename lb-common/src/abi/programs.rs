@@ -37,7 +37,7 @@ pub const JUMP_PROGRAMS: [(u32, &str); 10] = [
     (JUMP_TO_FRAGMENTS, program::TO_FRAGMENTS),
     (JUMP_FROM_OVERLAY, program::FROM_OVERLAY),
 ];
-/// Name of the constant in which a pair of `enter` programs has its [`InterfaceKey::namespace`].
+/// Name of the constant in which a pair of `enter` programs has its [`InterfaceKey::namespace`](super::InterfaceKey::namespace).
 pub const NAMESPACE: &str = "NAMESPACE";
 
 /// Names of the programs in the object.

@@ -104,7 +104,8 @@ tables! {
     Addresses = "addresses" false Address => NodeAddress;
     /// VIPs for which ARP, ND and echo are answered.
     Vips = "vips" false VipKey => Vip;
-    /// Which clients the frontends with [`FRONTEND_FILTERED`] answer. A trie: what is read by a key is the longest prefix of it.
+    /// Which clients the frontends with [`FRONTEND_FILTERED`](super::FRONTEND_FILTERED) answer. A trie: what is read by a key is
+    /// the longest prefix of it.
     Sources = "sources" false SourceKey => u32;
     /// IPv4 flows.
     Flows4 = "flows4" false FlowKey4 => Flow;
@@ -132,11 +133,11 @@ tables! {
     Ports = "ports" true u32 => u64;
 }
 
-/// Per-CPU array of [`Counter`] by reason code.
+/// Per-CPU array of [`Counter`](super::Counter) by reason code.
 pub const COUNTERS: &str = "counters";
-/// Datagrams under way in fragments: [`FragmentKey`] to [`Fragment`]; the least recently used goes first.
+/// Datagrams under way in fragments: [`FragmentKey`](super::FragmentKey) to [`Fragment`](super::Fragment); the least recently used goes first.
 pub const FRAGMENTS: &str = "fragments";
-/// Per-CPU array of [`ServiceCounter`] by service id.
+/// Per-CPU array of [`ServiceCounter`](super::ServiceCounter) by service id.
 pub const SERVICE_COUNTERS: &str = "service_counters";
 
 #[cfg(test)]
