@@ -135,7 +135,8 @@ tables! {
 
 /// Per-CPU array of [`Counter`](super::Counter) by reason code.
 pub const COUNTERS: &str = "counters";
-/// Datagrams under way in fragments: [`FragmentKey`](super::FragmentKey) to [`Fragment`](super::Fragment); the least recently used goes first.
+/// Datagrams under way in fragments: [`FragmentKey`](super::FragmentKey) to [`Fragment`](super::Fragment); the least recently
+/// used goes first.
 pub const FRAGMENTS: &str = "fragments";
 /// Per-CPU array of [`ServiceCounter`](super::ServiceCounter) by service id.
 pub const SERVICE_COUNTERS: &str = "service_counters";
