@@ -3,8 +3,9 @@
 mod open;
 
 use crate::abi::{
-    BACKEND_DRAINING, BACKEND_GONE, Backend, FLOW_CLOSED, FLOW_CLOSING, FLOW_ENDED, FLOW_FLAG_ANSWERED,
-    FLOW_FLAG_FIN_CLIENT, FLOW_FLAG_HAIRPIN, FLOW_FLAG_REFUSED, FLOW_NEW, Flow, NETWORK_NODE, Reply, SlotKey, TCP,
+    BACKEND_DRAINING, BACKEND_GONE, BACKEND_READY, Backend, FLOW_CLOSED, FLOW_CLOSING, FLOW_ENDED, FLOW_ESTABLISHED,
+    FLOW_FLAG_ANSWERED, FLOW_FLAG_FIN_CLIENT, FLOW_FLAG_HAIRPIN, FLOW_FLAG_OVERFLOW, FLOW_FLAG_REFUSED, FLOW_NEW, Flow,
+    NETWORK_NODE, Reply, SlotKey, TCP,
 };
 use crate::address::Address;
 use crate::pressure;
@@ -112,6 +113,17 @@ pub fn continues<T: Tables>(tables: &T, env: &Env, entry: &T::Entry, flow: &Flow
         return Known::Settle;
     }
     Known::Keep
+}
+
+/// Whether a client's packet that begins and ends nothing goes to its flow's backend, and there is nothing to note but that it
+/// came: what [`continues`] finds out for all of them.
+#[inline(always)]
+pub const fn goes_on(flow: &Flow, backend: &Backend, now: u32) -> bool {
+    matches!(flow.state, FLOW_NEW | FLOW_ESTABLISHED)
+        && flow.flags & (FLOW_FLAG_ANSWERED | FLOW_FLAG_OVERFLOW) == 0
+        && backend.state == BACKEND_READY
+        && backend.generation == flow.generation
+        && track::is_awake(flow, now)
 }
 
 /// Removes a flow whose backend is gone, unless somebody else does: after [`Known::Refuse`]. A function of its

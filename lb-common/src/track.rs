@@ -96,6 +96,13 @@ pub const SILENT: u32 = ticks(2_500);
 /// lies between.
 const AWAKE: u32 = ticks(1_000);
 
+/// Whether a flow is not past its time, and its packets need not ask whether somebody ends it.
+#[inline(always)]
+pub const fn is_awake(flow: &Flow, now: u32) -> bool {
+    let silent = now.wrapping_sub(flow.last_seen) as i32;
+    silent <= AWAKE as i32 && silent <= flow.timeout as i32
+}
+
 /// Takes back a flow that was long silent. One that was answered nobody ends before it is past its time, and for
 /// [`SLACK`](crate::collect::SLACK) more; one that was not has less while room is short. A function of its own: few packets come
 /// here.

@@ -43,7 +43,7 @@ pub(crate) fn xdp_node(ctx: XdpContext) -> u32 {
         return XDP_PASS;
     };
     let mut packet = XdpPacket::new(ctx.ctx);
-    let length = packet.len();
+    let length = packet.len_now();
     let verdict = node::ingress(&mut packet, &maps, &maps.env(NAMESPACE_NODE), maps.work());
     count(verdict.reason, length);
     verdict::xdp(verdict)

@@ -25,6 +25,15 @@ impl XdpPacket {
         packet
     }
 
+    /// The length as a number: what it is worked out from would be kept instead, and with it the bounds that are learnt of it.
+    #[inline(always)]
+    pub(crate) fn len_now(&self) -> usize {
+        let mut length = self.end - self.data;
+        // SAFETY: it does nothing.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) length, options(nomem, nostack)) }
+        length
+    }
+
     #[inline(always)]
     fn refresh(&mut self) {
         // SAFETY: the kernel passes a valid context.
@@ -45,6 +54,11 @@ impl XdpPacket {
 
 impl Packet for XdpPacket {
     const HOOK: Hook = Hook::Xdp;
+
+    #[inline(always)]
+    fn look_again(&mut self) {
+        self.refresh();
+    }
 
     #[inline(always)]
     fn len(&self) -> usize {

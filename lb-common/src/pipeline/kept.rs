@@ -11,9 +11,9 @@ use crate::wire::tunnel::{self, Direction, Label};
 use crate::wire::{ETHERNET, Hook, Packet, mss, rewrite, tcp};
 
 /// Nothing was done: the packet needs more than is kept.
-const NOT_KEPT: u32 = 0;
+pub(super) const NOT_KEPT: u32 = 0;
 /// The kernel has refused to change the packet.
-const REFUSED: u32 = u32::MAX;
+pub(super) const REFUSED: u32 = u32::MAX;
 
 /// Encapsulates a packet to its backend's node, if the way there is kept.
 #[inline(always)]
@@ -27,7 +27,13 @@ pub(super) fn send<P: Packet, T: Tables>(
     if P::FRAGMENTS {
         return None;
     }
-    match follow(packet, tables, env, work, backend) {
+    verdict(env, follow(packet, tables, env, work, backend))
+}
+
+/// What becomes of a packet that leaves by `ifindex`, which may say [`NOT_KEPT`] or [`REFUSED`].
+#[inline(always)]
+pub(super) fn verdict(env: &Env, ifindex: u32) -> Option<Verdict> {
+    match ifindex {
         NOT_KEPT => None,
         REFUSED => Some(Verdict::drop(Reason::DropRewrite)),
         ifindex if ifindex == env.ifindex => Some(Verdict::transmit(Reason::ForwardTunnel)),
@@ -39,20 +45,9 @@ pub(super) fn send<P: Packet, T: Tables>(
 #[inline(never)]
 fn follow<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work, backend: &Backend) -> u32 {
     let h = &mut work.headers;
-    let Some(way) = tables.kept_way(backend.node) else {
+    let Some(way) = find(packet, tables, env, h, backend.node) else {
         return NOT_KEPT;
     };
-    if !way.serves(&h.tuple, backend.node, env.ifindex, env.now) || h.tagged || h.ttl <= 1 {
-        return NOT_KEPT;
-    }
-    if P::HOOK == Hook::Xdp && !way.is_for_xdp(env.ifindex) {
-        return NOT_KEPT;
-    }
-    // What a router has said is not kept.
-    let told = matches!(tables.path_mtu(backend.node), Some(path) if path.mtu != 0);
-    if told || h.sent_length(packet.segment()) > way.room() {
-        return NOT_KEPT;
-    }
     if h.tuple.protocol == TCP && h.flags & tcp::SYN != 0 {
         let headers = h.l4 - h.l3 + 20;
         match mss::clamp_first(packet, h, way.room().saturating_sub(headers) as u16) {
@@ -73,9 +68,38 @@ fn follow<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mu
     }
 }
 
+/// The way to `node`, if it is kept and the packet takes it as it is.
+#[inline(always)]
+pub(super) fn find<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    env: &Env,
+    h: &Headers,
+    node: u32,
+) -> Option<T::Ref<KeptWay>> {
+    let way = tables.kept_way(node)?;
+    if !way.serves(&h.tuple, node, env.ifindex, env.now) || h.tagged || h.ttl <= 1 {
+        return None;
+    }
+    if P::HOOK == Hook::Xdp && !way.is_for_xdp(env.ifindex) {
+        return None;
+    }
+    // What a router has said is not kept.
+    let told = matches!(tables.path_mtu(node), Some(path) if path.mtu != 0);
+    if told || h.sent_length(packet.segment()) > way.room() {
+        return None;
+    }
+    Some(way)
+}
+
 /// Encapsulates a packet; both headers are of one family.
 #[inline(always)]
-fn wrap<P: Packet, const V6: bool>(packet: &mut P, h: &Headers, way: &KeptWay, backend: &Backend) -> Option<()> {
+pub(super) fn wrap<P: Packet, const V6: bool>(
+    packet: &mut P,
+    h: &Headers,
+    way: &KeptWay,
+    backend: &Backend,
+) -> Option<()> {
     let (length, ttl, source_port) = (packet.len() - ETHERNET, h.ttl, tunnel::source_port(&h.tuple));
     packet.insert(tunnel::overhead(V6), V6, true)?;
     rewrite::lower_ttl(packet, ETHERNET + tunnel::overhead(V6), ttl, V6)?;

@@ -11,6 +11,7 @@
 
 mod deliver;
 pub mod errors;
+mod established;
 mod fragments;
 pub mod host;
 mod inside;

@@ -4,6 +4,7 @@ pub mod checksum;
 pub mod icmp;
 pub mod mss;
 pub mod parse;
+pub mod plain;
 pub mod reach;
 pub mod rewrite;
 pub mod tunnel;
@@ -61,6 +62,11 @@ pub trait Packet {
     const HOOK: Hook;
     /// Whether it may be a fragment: of everything else the pipeline is spared to ask.
     const FRAGMENTS: bool = false;
+
+    /// Forgets what was learnt of the frame's bounds: the kernel's verifier would follow all that comes after once for each
+    /// of the lengths that were asked for before.
+    #[inline(always)]
+    fn look_again(&mut self) {}
 
     /// Bytes from the first of the Ethernet header to the last.
     fn len(&self) -> usize;

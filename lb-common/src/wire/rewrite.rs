@@ -150,17 +150,19 @@ pub fn untag<P: Packet>(packet: &mut P, h: &mut Headers) -> Option<()> {
 /// A finished checksum looks like this once in 65,536 packets; those take the slower path, nothing else.
 #[inline(always)]
 pub fn partial_checksum<P: Packet>(packet: &P, h: &Headers) -> Option<bool> {
-    let field = packet.load::<2>(h.checksum_offset())?;
+    packet.load::<2>(h.checksum_offset()).map(|field| is_partial(h, field))
+}
+
+/// As [`partial_checksum`], given the field.
+#[inline(always)]
+pub fn is_partial(h: &Headers, field: [u8; 2]) -> bool {
     let length = (h.ip_length - (h.l4 - h.l3)) as u16;
-    Some(
-        u16::from_ne_bytes(field)
-            == pseudo(
-                &h.tuple.source,
-                &h.tuple.destination,
-                h.tuple.protocol,
-                length,
-                h.tuple.v6,
-            )
-            .fold(),
-    )
+    let sum = pseudo(
+        &h.tuple.source,
+        &h.tuple.destination,
+        h.tuple.protocol,
+        length,
+        h.tuple.v6,
+    );
+    u16::from_ne_bytes(field) == sum.fold()
 }
