@@ -103,14 +103,12 @@ pub(super) fn wrap<P: Packet, const V6: bool>(
     let (length, ttl, source_port) = (packet.len() - ETHERNET, h.ttl, tunnel::source_port(&h.tuple));
     packet.insert(tunnel::overhead(V6), V6, true)?;
     rewrite::lower_ttl(packet, ETHERNET + tunnel::overhead(V6), ttl, V6)?;
-    // What is read before the kernel is called would have to be kept on the stack.
-    let label = Label {
+    tunnel::write_headers::<P, V6>(packet, length, way, source_port, || Label {
         direction: Direction::Forward,
         port: backend.port,
         network: backend.network,
         backend: backend.address,
-    };
-    tunnel::write_headers::<P, V6>(packet, length, way, source_port, &label)
+    })
 }
 
 /// Keeps the way that was worked out for a packet.

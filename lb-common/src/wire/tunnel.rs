@@ -101,30 +101,29 @@ pub fn encapsulate<P: Packet>(
 }
 
 /// Writes the headers of a way that is kept, Ethernet's among them, where room was made for them; otherwise as [`encapsulate`].
+/// What goes into a header is read where it is written: before, it would have to be kept on the stack.
 #[inline(always)]
 pub fn write_headers<P: Packet, const V6: bool>(
     packet: &mut P,
     length: usize,
     way: &KeptWay,
     source_port: u16,
-    label: &Label,
+    label: impl FnOnce() -> Label,
 ) -> Option<()> {
     let udp_length = udp_length(length);
-    let (source, destination) = way.addresses();
     let [a, b, c] = way.macs();
     let kind = if V6 { ethertype::IPV6 } else { ethertype::IPV4 };
     // The two bytes behind the type are the IP header's, which comes next.
     packet.store_words(0, [a, b, c, (u32::from(kind) << 16).to_be()])?;
-    if V6 {
+    let (source, destination) = way.addresses();
+    let l4 = if V6 {
         packet.store_words(ETHERNET, header_v6(udp_length, &source, &destination))?;
-        packet.store_words(ETHERNET + 40, framing(udp_length, source_port, way.port(), true, label))
+        ETHERNET + 40
     } else {
         packet.store_words(ETHERNET, header_v4(udp_length, &source, &destination, way.sum()))?;
-        packet.store_words(
-            ETHERNET + 20,
-            framing(udp_length, source_port, way.port(), false, label),
-        )
-    }
+        ETHERNET + 20
+    };
+    packet.store_words(l4, framing(udp_length, source_port, way.port(), V6, &label()))
 }
 
 /// Source port of the outer UDP header: spreads flows over the other node's queues.
