@@ -123,7 +123,7 @@ pub const fn goes_on(flow: &Flow, backend: &Backend, now: u32) -> bool {
         && flow.flags & (FLOW_FLAG_ANSWERED | FLOW_FLAG_OVERFLOW) == 0
         && backend.state == BACKEND_READY
         && backend.generation == flow.generation
-        && track::is_awake(flow, now)
+        && track::stays(flow, now)
 }
 
 /// Removes a flow whose backend is gone, unless somebody else does: after [`Known::Refuse`]. A function of its

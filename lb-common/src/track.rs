@@ -96,11 +96,11 @@ pub const SILENT: u32 = ticks(2_500);
 /// lies between.
 const AWAKE: u32 = ticks(1_000);
 
-/// Whether a flow is not past its time, and its packets need not ask whether somebody ends it.
+/// Whether a flow is not past its time, and nobody is about to end it: one that was answered is not ended before.
 #[inline(always)]
-pub const fn is_awake(flow: &Flow, now: u32) -> bool {
+pub const fn stays(flow: &Flow, now: u32) -> bool {
     let silent = now.wrapping_sub(flow.last_seen) as i32;
-    silent <= AWAKE as i32 && silent <= flow.timeout as i32
+    silent <= flow.timeout as i32 && (flow.state == FLOW_ESTABLISHED || silent <= AWAKE as i32)
 }
 
 /// Takes back a flow that was long silent. One that was answered nobody ends before it is past its time, and for

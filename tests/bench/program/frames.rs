@@ -173,19 +173,32 @@ impl Packet {
 
 /// The first packet of flows, at the hook that takes all of them.
 pub(crate) fn opening(case: Case, path: Path) -> Packet {
-    packet(case, path, if path == Path::ToNode { Hook::Xdp } else { Hook::Tc }, SYN)
+    packet(case, path, first_hook(path), SYN)
 }
 
 /// The backend's answer to it.
 pub(crate) fn answer(case: Case, path: Path) -> Packet {
-    let (path, hook) = match path {
+    let (back, hook) = match path {
         Path::ToNode => (Path::ReplyFromNode, Hook::Xdp),
         Path::ToLocal => (Path::ReplyLocal, Hook::Tc),
         Path::FromNode => (Path::ReplyToNode, Hook::Tc),
         Path::Inside => (Path::ReplyInside, Hook::Tc),
         _ => (Path::ReplyVip, Hook::Tc),
     };
-    packet(case, path, hook, SYN_ACK)
+    packet(case, back, hook, SYN_ACK)
+}
+
+/// The three packets of a handshake: the connection is established when the client has gone on.
+pub(crate) fn handshake(case: Case, path: Path) -> [Packet; 3] {
+    [
+        opening(case, path),
+        answer(case, path),
+        data(case, path, first_hook(path)),
+    ]
+}
+
+fn first_hook(path: Path) -> Hook {
+    if path == Path::ToNode { Hook::Xdp } else { Hook::Tc }
 }
 
 /// A packet of an established connection.

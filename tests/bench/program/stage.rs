@@ -83,11 +83,10 @@ impl Stage {
     /// # Errors
     /// If a packet does not go where it should.
     pub(crate) fn establish(&self, case: Case, path: Path, clients: u32) -> Result<()> {
-        let opening = frames::opening(case, path);
         let mut packets = match self {
-            // One connection after the other: who is not answered is soon forgotten.
-            Self::Ours(_) => vec![opening, frames::answer(case, path)],
-            Self::Yardstick(_) => vec![opening.into_yardstick()],
+            // One connection after the other: one that is not established is soon forgotten.
+            Self::Ours(_) => Vec::from(frames::handshake(case, path)),
+            Self::Yardstick(_) => vec![frames::opening(case, path).into_yardstick()],
         };
         let mut out = vec![0; 4096];
         for client in 0..clients {
