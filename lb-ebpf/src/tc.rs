@@ -77,6 +77,11 @@ impl<const FRAGMENTS: bool> Packet for TcPacket<FRAGMENTS> {
     const HOOK: Hook = Hook::Tc;
 
     #[inline(always)]
+    fn look_again(&mut self) {
+        self.refresh();
+    }
+
+    #[inline(always)]
     fn len(&self) -> usize {
         // SAFETY: the kernel passes a valid context.
         unsafe { (*self.context).len as usize }

@@ -1,20 +1,29 @@
-//! Most of what comes to XDP: a client's packet of a flow that goes on, to a backend on another node. In one function, which
-//! keeps what it knows in registers, it does what the rest of the pipeline does for such a packet; whatever is special about a
-//! packet, it leaves to the rest as it was.
+//! Most of what comes from outside: a client's packet of a flow that goes on. In one function, which keeps what it knows in
+//! registers, it does what the rest of the pipeline does for such a packet; whatever is special about a packet, it leaves to
+//! the rest as it was. XDP sends to other nodes so, tc to backends of this one.
 
 use super::kept::{self, NOT_KEPT, REFUSED};
 use super::masquerade;
-use crate::abi::BACKEND_LOCAL;
+use crate::abi::{BACKEND_LOCAL, Backend, FLOW_FLAG_HAIRPIN, Flow, INTERFACE_PEER};
 use crate::flow;
 use crate::tables::{Env, FlowEntry, Table, Tables};
-use crate::verdict::Verdict;
+use crate::verdict::{Action, Reason, Verdict};
 use crate::wire::parse::Headers;
-use crate::wire::{Packet, ethertype, plain, rewrite};
+use crate::wire::{Hook, Packet, ethertype, plain, rewrite};
 
 /// Sends the packet on, if nothing is special about it.
 #[inline(always)]
 pub(super) fn send<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env) -> Option<Verdict> {
-    kept::verdict(env, follow(packet, tables, env))
+    if P::FRAGMENTS {
+        return None;
+    }
+    let ifindex = follow(packet, tables, env);
+    match (P::HOOK, ifindex) {
+        (Hook::Xdp, _) => kept::verdict(env, ifindex),
+        (Hook::Tc, NOT_KEPT) => None,
+        (Hook::Tc, REFUSED) => Some(Verdict::drop(Reason::DropRewrite)),
+        (Hook::Tc, _) => Some(Verdict::redirect(Action::RedirectPeer, Reason::ForwardLocal, ifindex)),
+    }
 }
 
 /// The interface that it leaves by. A function of its own: the verifier need not know why it has left a packet alone.
@@ -37,10 +46,11 @@ fn follow_in<P: Packet, T: Tables, const V6: bool>(packet: &mut P, tables: &T, e
     let mut headers = Headers::default();
     let h = &mut headers;
     match plain::read::<P, V6>(packet, h) {
-        Some(field) if !rewrite::is_partial(h, field) => {}
+        // What a sender leaves to its network card XDP leaves to tc.
+        Some(field) if P::HOOK == Hook::Tc || !rewrite::is_partial(h, field) => {}
         _ => return NOT_KEPT,
     }
-    if masquerade::covers(tables, &h.tuple.source) {
+    if packet.tagged() || masquerade::covers(tables, &h.tuple.source) {
         return NOT_KEPT;
     }
     let Some(entry) = tables.flow(&h.tuple, Table::Main) else {
@@ -51,18 +61,73 @@ fn follow_in<P: Packet, T: Tables, const V6: bool>(packet: &mut P, tables: &T, e
     };
     // Read behind the look-up, over which it would have to be kept on the stack.
     let flow = entry.load();
-    if !flow::goes_on(&flow, &backend, env.now) || backend.flags & BACKEND_LOCAL != 0 {
+    if !flow::goes_on(&flow, &backend, env.now) {
+        return NOT_KEPT;
+    }
+    match P::HOOK {
+        Hook::Xdp => to_node::<P, T, V6>(packet, tables, env, h, &entry, &flow, &backend),
+        Hook::Tc => to_local::<P, T, V6>(packet, tables, env, h, &entry, &flow, &backend),
+    }
+}
+
+/// What is the same wherever a packet goes.
+#[inline(always)]
+fn note<T: Tables>(tables: &T, env: &Env, h: &Headers, entry: &T::Entry, flow: &Flow) {
+    if flow.last_seen != env.now {
+        entry.set_last_seen(env.now);
+    }
+    tables.count_service(flow.service, 0, h.ip_length, false);
+}
+
+/// Through the tunnel.
+#[inline(always)]
+fn to_node<P: Packet, T: Tables, const V6: bool>(
+    packet: &mut P,
+    tables: &T,
+    env: &Env,
+    h: &Headers,
+    entry: &T::Entry,
+    flow: &Flow,
+    backend: &Backend,
+) -> u32 {
+    if backend.flags & BACKEND_LOCAL != 0 {
         return NOT_KEPT;
     }
     let Some(way) = kept::find(packet, tables, env, h, backend.node) else {
         return NOT_KEPT;
     };
-    if flow.last_seen != env.now {
-        entry.set_last_seen(env.now);
-    }
-    tables.count_service(flow.service, 0, h.ip_length, false);
-    match kept::wrap::<P, V6>(packet, h, &way, &backend) {
+    note(tables, env, h, entry, flow);
+    match kept::wrap::<P, V6>(packet, h, &way, backend) {
         Some(()) => way.ifindex(),
+        None => REFUSED,
+    }
+}
+
+/// Into the far end of the backend's veth.
+#[inline(always)]
+fn to_local<P: Packet, T: Tables, const V6: bool>(
+    packet: &mut P,
+    tables: &T,
+    env: &Env,
+    h: &Headers,
+    entry: &T::Entry,
+    flow: &Flow,
+    backend: &Backend,
+) -> u32 {
+    let away = backend.flags & BACKEND_LOCAL == 0 || backend.ifindex == 0 || backend.mac == [0; 6];
+    if away || flow.flags & FLOW_FLAG_HAIRPIN != 0 || h.ttl <= 1 {
+        return NOT_KEPT;
+    }
+    let interface = match tables.way_out(backend.ifindex) {
+        Some(interface) if interface.flags & INTERFACE_PEER != 0 => interface,
+        _ => return NOT_KEPT,
+    };
+    note(tables, env, h, entry, flow);
+    let port = flow::target_port(backend, h.tuple.destination_port);
+    let done = rewrite::set_macs(packet, backend.mac, interface.mac)
+        .and_then(|()| rewrite::lead::<P, V6>(packet, h, &backend.delivery, flow.source_port, port));
+    match done {
+        Some(()) => backend.ifindex,
         None => REFUSED,
     }
 }
@@ -74,7 +139,8 @@ mod tests {
 
     use super::*;
     use crate::abi::{
-        BACKEND_DRAINING, BACKEND_GONE, FLOW_ENDED, FLOW_ESTABLISHED, FLOW_NEW, Flow, NAMESPACE_NODE, NETWORK_NODE,
+        BACKEND_DRAINING, BACKEND_GONE, FLOW_ENDED, FLOW_ESTABLISHED, FLOW_FLAG_ANSWERED, FLOW_FLAG_OVERFLOW, FLOW_NEW,
+        NAMESPACE_NODE, NETWORK_NODE,
     };
     use crate::pipeline::{Work, node};
     use crate::testing::packet::MemoryPacket;
@@ -87,11 +153,16 @@ mod tests {
         namespace: NAMESPACE_NODE,
     };
 
-    /// A flow to another node, and a packet of it.
-    fn begun(case: Case, change: impl FnOnce(&mut Flow)) -> (World, Vec<u8>) {
+    /// Where the backend of a flow is that the hook takes care of.
+    const fn place(xdp: bool) -> Place {
+        if xdp { Place::Node2 } else { Place::Here }
+    }
+
+    /// A flow to there, and a packet of it.
+    fn begun<const XDP: bool>(case: Case, change: impl FnOnce(&mut Flow)) -> (World, Vec<u8>) {
         let tuple = case.tuple(case.client(), case.published(1), NETWORK_NODE);
-        let world = World::new().serve(case, &[Place::Node2]);
-        let world = world.flow(case, tuple, Place::Node2, None).change(tuple, change);
+        let world = World::new().serve(case, &[place(XDP)]);
+        let world = world.flow(case, tuple, place(XDP), None).change(tuple, change);
         (
             world,
             case.frame(case.client(), case.published(1)).payload(b"more").build(),
@@ -104,29 +175,41 @@ mod tests {
     }
 
     /// A world in which the way to the backend's node is kept.
-    fn keeping(world: &World, frame: &[u8]) -> World {
+    fn keeping<const XDP: bool>(world: &World, frame: &[u8]) -> World {
         let world = world.clone();
         world.tables.ways.replace(Some(BTreeMap::new()));
-        let (verdict, _) = ingress(&world, frame);
-        assert_eq!(verdict.reason, Reason::ForwardTunnel);
+        let (verdict, _) = ingress::<XDP, false>(&world, frame);
+        assert_eq!(
+            verdict.reason,
+            if XDP {
+                Reason::ForwardTunnel
+            } else {
+                Reason::ForwardLocal
+            }
+        );
         world
     }
 
-    fn ingress(world: &World, frame: &[u8]) -> (Verdict, Vec<u8>) {
-        let mut packet = MemoryPacket::<true>::new(frame);
+    fn ingress<const XDP: bool, const FRAGMENTS: bool>(world: &World, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        let mut packet = MemoryPacket::<XDP, FRAGMENTS>::new(frame);
         let verdict = node::ingress(&mut packet, &world.tables, &ENV, &mut Work::default());
         (verdict, packet.bytes().to_vec())
     }
 
     /// Whether it was sent in one step; what is special about it must come out the same step by step.
-    fn sent(case: Case, kept: &World, frame: &[u8]) -> bool {
+    fn sent<const XDP: bool>(case: Case, kept: &World, frame: &[u8]) -> bool {
         let (one, steps) = (kept.clone(), kept.clone());
         one.tables.ways.replace(kept.tables.ways.borrow().clone());
-        steps.tables.ways.replace(None);
-        let mut packet = MemoryPacket::<true>::new(frame);
+        let mut packet = MemoryPacket::<XDP>::new(frame);
         let verdict = send(&mut packet, &one.tables, &ENV);
         if let Some(verdict) = verdict {
-            let expected = ingress(&steps, frame);
+            // Neither takes the one step: who keeps no way, nor who may be given a fragment.
+            steps.tables.ways.replace(None);
+            let expected = if XDP {
+                ingress::<XDP, false>(&steps, frame)
+            } else {
+                ingress::<XDP, true>(&steps, frame)
+            };
             assert_eq!(
                 (verdict, packet.bytes().to_vec()),
                 expected,
@@ -143,77 +226,115 @@ mod tests {
     #[test]
     fn a_flow_that_goes_on_is_sent_in_one_step() {
         for case in Case::ALL {
-            let (world, frame) = begun(case, |flow| flow.last_seen = NOW - 3);
-            assert!(!sent(case, &world, &frame), "no way is kept");
-            let world = keeping(&world, &frame);
-            assert!(sent(case, &world, &frame), "{}", case.name());
-            let whole = case.frame(case.client(), case.published(1)).payload(b"more");
-            assert!(
-                !sent(case, &world, &whole.partial().build()),
-                "tc finishes the checksum"
-            );
-            for state in [BACKEND_GONE, BACKEND_DRAINING] {
-                let mut other = world.clone().backend_state(case, Place::Node2, state);
-                other.tables.ways = world.tables.ways.clone();
-                assert!(!sent(case, &other, &frame), "{} {state}", case.name());
+            let (world, frame) = begun::<true>(case, |flow| flow.last_seen = NOW - 3);
+            assert!(!sent::<true>(case, &world, &frame), "no way is kept");
+            goes_on::<true>(case);
+            goes_on::<false>(case);
+        }
+    }
+
+    fn goes_on<const XDP: bool>(case: Case) {
+        let (world, frame) = begun::<XDP>(case, |flow| flow.last_seen = NOW - 3);
+        let world = keeping::<XDP>(&world, &frame);
+        assert!(sent::<XDP>(case, &world, &frame), "{}", case.name());
+        let whole = case.frame(case.client(), case.published(1)).payload(b"more");
+        let partial = sent::<XDP>(case, &world, &whole.partial().build());
+        assert_eq!(partial, !XDP, "tc finishes the checksum");
+        for state in [BACKEND_GONE, BACKEND_DRAINING] {
+            let mut other = world.clone().backend_state(case, place(XDP), state);
+            other.tables.ways = world.tables.ways.clone();
+            assert!(!sent::<XDP>(case, &other, &frame), "{} {state}", case.name());
+        }
+        let (world, _) = begun::<XDP>(case, |flow| flow.last_seen = NOW - 3);
+        let (verdict, _) = ingress::<XDP, false>(&world, &frame);
+        assert_eq!(
+            verdict.action,
+            if XDP { Action::Transmit } else { Action::RedirectPeer }
+        );
+        assert_eq!(flow(&world, case).map(|flow| flow.last_seen), Some(NOW));
+    }
+
+    #[test]
+    fn a_backend_that_is_not_behind_a_veth_is_left_to_the_rest() {
+        for case in Case::ALL {
+            let (world, frame) = begun::<false>(case, |_| {});
+            let id = case.backend_id(Place::Here);
+            let changes: [fn(&mut Backend); 3] = [|b| b.ifindex = 0, |b| b.mac = [0; 6], |b| b.flags = 0];
+            for change in changes {
+                let mut other = world.clone();
+                other.tables.backends.entry(id).and_modify(change);
+                assert!(!sent::<false>(case, &other, &frame), "{}", case.name());
             }
-            let (verdict, _) = ingress(&world, &frame);
-            assert_eq!(verdict.reason, Reason::ForwardTunnel);
-            assert_eq!(flow(&world, case).map(|flow| flow.last_seen), Some(NOW));
+            let mut other = world.clone();
+            for interface in other.tables.interfaces.values_mut() {
+                interface.flags &= !INTERFACE_PEER;
+            }
+            assert!(!sent::<false>(case, &other, &frame), "{}", case.name());
+            let mut tagged = MemoryPacket::<false>::new(&frame).side_tagged(true);
+            assert_eq!(send(&mut tagged, &world.tables, &ENV), None, "{}", case.name());
         }
     }
 
     #[test]
     fn whatever_a_byte_says_both_do_the_same() {
         for case in Case::ALL {
-            let (world, frame) = begun(case, |_| {});
-            let world = keeping(&world, &frame);
-            let mut special = 0;
-            for at in 0..frame.len() {
-                for value in [
-                    0,
-                    1,
-                    0x7f,
-                    0xff,
-                    frame[at] ^ 1,
-                    frame[at] ^ 2,
-                    frame[at] ^ 4,
-                    frame[at] ^ 0x10,
-                    frame[at] ^ 0x80,
-                ] {
-                    let mut frame = frame.clone();
-                    frame[at] = value;
-                    special += u32::from(!sent(case, &world, &frame));
-                }
+            byte_by_byte::<true>(case);
+            byte_by_byte::<false>(case);
+        }
+    }
+
+    fn byte_by_byte<const XDP: bool>(case: Case) {
+        let (world, frame) = begun::<XDP>(case, |_| {});
+        let world = keeping::<XDP>(&world, &frame);
+        let mut special = 0;
+        for at in 0..frame.len() {
+            let was = frame[at];
+            for value in [0, 1, 0x7f, 0xff, was ^ 1, was ^ 2, was ^ 4, was ^ 0x10, was ^ 0x80] {
+                let mut frame = frame.clone();
+                frame[at] = value;
+                special += u32::from(!sent::<XDP>(case, &world, &frame));
             }
-            assert!(special > 60, "{}: {special}", case.name());
-            for length in 0..frame.len() {
-                assert!(!sent(case, &world, &frame[..length]), "{}: {length} bytes", case.name());
-            }
+        }
+        assert!(special > 60, "{}: {special}", case.name());
+        for length in 0..frame.len() {
+            assert!(
+                !sent::<XDP>(case, &world, &frame[..length]),
+                "{}: {length} bytes",
+                case.name()
+            );
         }
     }
 
     #[test]
     fn whatever_a_flow_says_both_do_the_same() {
         for case in Case::ALL {
-            for state in FLOW_NEW..=FLOW_ENDED {
-                for flags in [0, 1, 2, 4, 8, 16, 32, 64] {
-                    for silent in [0, 1, 900, 1_000, 4_000, 1 << 30] {
-                        let (world, frame) = begun(case, |flow| {
-                            (flow.state, flow.flags, flow.last_seen) = (state, flags, NOW.wrapping_sub(silent));
-                        });
-                        let (fresh, _) = begun(case, |_| {});
-                        let ways = keeping(&fresh, &frame).tables.ways.take();
-                        world.tables.ways.replace(ways);
-                        let timeout = flow(&world, case).map_or(0, |flow| flow.timeout);
-                        let done = sent(case, &world, &frame);
-                        let may = match state {
-                            FLOW_NEW => silent <= 900,
-                            FLOW_ESTABLISHED => silent <= timeout,
-                            _ => false,
-                        };
-                        assert_eq!(done, may && flags & 96 == 0, "{state} {flags} {silent}");
+            state_by_state::<true>(case);
+            state_by_state::<false>(case);
+        }
+    }
+
+    fn state_by_state<const XDP: bool>(case: Case) {
+        let (fresh, frame) = begun::<XDP>(case, |_| {});
+        let kept = keeping::<XDP>(&fresh, &frame);
+        for state in FLOW_NEW..=FLOW_ENDED {
+            for flags in [0, 1, 2, 4, 8, 16, 32, 64] {
+                for silent in [0, 1, 900, 1_000, 4_000, 1 << 30] {
+                    let (world, frame) = begun::<XDP>(case, |flow| {
+                        (flow.state, flow.flags, flow.last_seen) = (state, flags, NOW.wrapping_sub(silent));
+                    });
+                    world.tables.ways.replace(kept.tables.ways.borrow().clone());
+                    let timeout = flow(&world, case).map_or(0, |flow| flow.timeout);
+                    let done = sent::<XDP>(case, &world, &frame);
+                    let may = match state {
+                        FLOW_NEW => silent <= 900,
+                        FLOW_ESTABLISHED => silent <= timeout,
+                        _ => false,
+                    };
+                    let mut special = FLOW_FLAG_ANSWERED | FLOW_FLAG_OVERFLOW;
+                    if !XDP {
+                        special |= FLOW_FLAG_HAIRPIN;
                     }
+                    assert_eq!(done, may && flags & special == 0, "{state} {flags} {silent}");
                 }
             }
         }

@@ -7,17 +7,15 @@ use super::{
 use crate::abi::UDP;
 use crate::tables::{Env, Tables};
 use crate::verdict::{Reason, Verdict};
-use crate::wire::{Hook, Packet, parse};
+use crate::wire::{Packet, parse};
 
 /// A frame on a node interface, on XDP or tc ingress.
 #[inline(always)]
 pub fn ingress<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work) -> Verdict {
-    if P::HOOK == Hook::Xdp {
-        if let Some(verdict) = established::send(packet, tables, env) {
-            return verdict;
-        }
-        packet.look_again();
+    if let Some(verdict) = established::send(packet, tables, env) {
+        return verdict;
     }
+    packet.look_again();
     if let Some(reason) = parse::frame(packet, &mut work.headers) {
         return Verdict::pass(reason);
     }

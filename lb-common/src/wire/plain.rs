@@ -11,6 +11,11 @@ const fn header(v6: bool) -> usize {
     if v6 { 40 } else { 20 }
 }
 
+/// Where the IP header ends.
+pub const fn end(v6: bool) -> usize {
+    ETHERNET + header(v6)
+}
+
 /// Protocol and destination port, where a plain packet of the family has them.
 #[inline(always)]
 pub fn port<P: Packet, const V6: bool>(packet: &P) -> Option<(u8, u16)> {
@@ -33,7 +38,7 @@ pub fn read<P: Packet, const V6: bool>(packet: &P, headers: &mut Headers) -> Opt
         ipv4(packet, headers)?
     };
     headers.l3 = ETHERNET;
-    headers.l4 = ETHERNET + header(V6);
+    headers.l4 = end(V6);
     headers.ip_length = length;
     headers.tagged = false;
     headers.tuple.v6 = V6;
@@ -76,7 +81,7 @@ fn ipv6<P: Packet>(packet: &P, headers: &mut Headers) -> Option<(usize, u8)> {
 
 #[inline(always)]
 fn transport<P: Packet, const V6: bool>(packet: &P, headers: &mut Headers) -> Option<[u8; 2]> {
-    let l4 = ETHERNET + header(V6);
+    let l4 = end(V6);
     let room = headers.ip_length;
     let [ports, second] = packet.load_words::<2>(l4)?;
     let ports = u32::from_be(ports);

@@ -2,7 +2,7 @@
 
 use super::checksum::{Diff, pseudo};
 use super::parse::Headers;
-use super::{ETHERNET, Packet};
+use super::{ETHERNET, Packet, plain};
 use crate::abi::{Reply, UDP};
 use crate::address::Address;
 use crate::tuple::Tuple;
@@ -94,6 +94,37 @@ fn readdress<P: Packet>(packet: &mut P, h: &Headers, to: &Translation, addresses
     }
     packet.store_addresses(h.l3, &to.source, &to.destination, false)?;
     packet.update_l3_checksum(h.l3 + 10, addresses)
+}
+
+/// Leads a plain packet ([`super::plain`]) to another destination, one hop on; what `h` says is its old one. The checksum last: on
+/// tc the kernel does it, and what was read of the packet before may not be used behind that.
+#[inline(always)]
+pub fn lead<P: Packet, const V6: bool>(
+    packet: &mut P,
+    h: &Headers,
+    destination: &Address,
+    source_port: u16,
+    destination_port: u16,
+) -> Option<()> {
+    let (l3, l4) = (ETHERNET, plain::end(V6));
+    let address = Diff::ZERO.change_address(&h.tuple.destination, destination, V6);
+    let ports = Diff::ZERO
+        .change_port(h.tuple.source_port, source_port)
+        .change_port(h.tuple.destination_port, destination_port);
+    let words = destination.words();
+    if V6 {
+        packet.store_words(l3 + 24, words)?;
+    } else {
+        packet.store_words(l3 + 16, [words[3]])?;
+        packet.update_l3_checksum(l3 + 10, address)?;
+    }
+    packet.store_words(
+        l4,
+        [(u32::from(source_port) << 16 | u32::from(destination_port)).to_be()],
+    )?;
+    lower_ttl(packet, l3, h.ttl, V6)?;
+    let udp = h.tuple.protocol == UDP;
+    packet.update_l4_checksum(l4 + if udp { 6 } else { 16 }, address, ports, udp, V6)
 }
 
 /// Takes one off the TTL or hop limit; the caller has checked that more than one is left.
