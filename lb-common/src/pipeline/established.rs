@@ -1,28 +1,35 @@
 //! Most of what comes from outside: a client's packet of a flow that goes on. In one function, which keeps what it knows in
 //! registers, it does what the rest of the pipeline does for such a packet; whatever is special about a packet, it leaves to
-//! the rest as it was. XDP sends to other nodes so, tc to backends of this one.
+//! the rest as it was. To other nodes they go on both hooks, to backends of this one on tc.
 
 use super::kept::{self, NOT_KEPT, REFUSED};
-use super::masquerade;
-use crate::abi::{BACKEND_LOCAL, Backend, FLOW_FLAG_HAIRPIN, Flow, INTERFACE_PEER};
+use super::{inside, masquerade};
+use crate::abi::{BACKEND_LOCAL, Backend, FLOW_FLAG_HAIRPIN, Flow, INTERFACE_PEER, UDP};
 use crate::flow;
 use crate::tables::{Env, FlowEntry, Table, Tables};
 use crate::verdict::{Action, Reason, Verdict};
 use crate::wire::parse::Headers;
 use crate::wire::{Hook, Packet, ethertype, plain, rewrite};
 
-/// Sends the packet on, if nothing is special about it.
+/// The packet is for no service.
+const NOT_SERVICE: u32 = u32::MAX - 1;
+/// Beside the interface: it leaves by its far end. The kernel's numbers of interfaces are positive as signed ones.
+const HERE: u32 = 1 << 31;
+
+/// Sends the packet on, or passes it, if nothing is special about it.
 #[inline(always)]
 pub(super) fn send<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env) -> Option<Verdict> {
     if P::FRAGMENTS {
         return None;
     }
-    let ifindex = follow(packet, tables, env);
-    match (P::HOOK, ifindex) {
-        (Hook::Xdp, _) => kept::verdict(env, ifindex),
-        (Hook::Tc, NOT_KEPT) => None,
-        (Hook::Tc, REFUSED) => Some(Verdict::drop(Reason::DropRewrite)),
-        (Hook::Tc, _) => Some(Verdict::redirect(Action::RedirectPeer, Reason::ForwardLocal, ifindex)),
+    match follow(packet, tables, env) {
+        NOT_SERVICE => Some(Verdict::pass(Reason::PassNotService)),
+        to if P::HOOK == Hook::Tc && to & HERE != 0 && to != REFUSED => Some(Verdict::redirect(
+            Action::RedirectPeer,
+            Reason::ForwardLocal,
+            to & !HERE,
+        )),
+        to => kept::verdict(env, to),
     }
 }
 
@@ -38,19 +45,29 @@ fn follow<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env) -> u32 {
 
 #[inline(always)]
 fn follow_in<P: Packet, T: Tables, const V6: bool>(packet: &mut P, tables: &T, env: &Env) -> u32 {
+    let Some((protocol, port)) = plain::port::<P, V6>(packet) else {
+        return NOT_KEPT;
+    };
     // Before all else is read, which would have to be kept on the stack meanwhile.
-    match plain::port::<P, V6>(packet) {
-        Some((protocol, port)) if tables.publishes(protocol, port) => {}
-        _ => return NOT_KEPT,
+    let published = tables.publishes(protocol, port);
+    if !published && is_tunnel(tables, protocol, port) {
+        return NOT_KEPT;
     }
     let mut headers = Headers::default();
     let h = &mut headers;
-    match plain::read::<P, V6>(packet, h) {
-        // What a sender leaves to its network card XDP leaves to tc.
-        Some(field) if P::HOOK == Hook::Tc || !rewrite::is_partial(h, field) => {}
-        _ => return NOT_KEPT,
+    let Some(checksum) = plain::read::<P, V6>(packet, h) else {
+        return NOT_KEPT;
+    };
+    if !published {
+        return if inside::may_arrive::<P, T>(tables, h) {
+            NOT_KEPT
+        } else {
+            NOT_SERVICE
+        };
     }
-    if packet.tagged() || masquerade::covers(tables, &h.tuple.source) {
+    // What a sender leaves to its network card XDP leaves to tc.
+    let partial = P::HOOK == Hook::Xdp && rewrite::is_partial(h, checksum);
+    if !plain::goes_on(h) || partial || packet.tagged() || masquerade::covers(tables, &h.tuple.source) {
         return NOT_KEPT;
     }
     let Some(entry) = tables.flow(&h.tuple, Table::Main) else {
@@ -64,10 +81,16 @@ fn follow_in<P: Packet, T: Tables, const V6: bool>(packet: &mut P, tables: &T, e
     if !flow::goes_on(&flow, &backend, env.now) {
         return NOT_KEPT;
     }
-    match P::HOOK {
-        Hook::Xdp => to_node::<P, T, V6>(packet, tables, env, h, &entry, &flow, &backend),
-        Hook::Tc => to_local::<P, T, V6>(packet, tables, env, h, &entry, &flow, &backend),
+    match (P::HOOK, backend.flags & BACKEND_LOCAL != 0) {
+        (_, false) => to_node::<P, T, V6>(packet, tables, env, h, &entry, &flow, &backend),
+        (Hook::Tc, true) => to_local::<P, T, V6>(packet, tables, env, h, &entry, &flow, &backend),
+        (Hook::Xdp, true) => NOT_KEPT,
     }
+}
+
+#[inline(always)]
+fn is_tunnel<T: Tables>(tables: &T, protocol: u8, port: u16) -> bool {
+    protocol == UDP && !matches!(tables.settings(), Some(s) if port != s.tunnel_port)
 }
 
 /// What is the same wherever a packet goes.
@@ -90,9 +113,6 @@ fn to_node<P: Packet, T: Tables, const V6: bool>(
     flow: &Flow,
     backend: &Backend,
 ) -> u32 {
-    if backend.flags & BACKEND_LOCAL != 0 {
-        return NOT_KEPT;
-    }
     let Some(way) = kept::find(packet, tables, env, h, backend.node) else {
         return NOT_KEPT;
     };
@@ -114,8 +134,7 @@ fn to_local<P: Packet, T: Tables, const V6: bool>(
     flow: &Flow,
     backend: &Backend,
 ) -> u32 {
-    let away = backend.flags & BACKEND_LOCAL == 0 || backend.ifindex == 0 || backend.mac == [0; 6];
-    if away || flow.flags & FLOW_FLAG_HAIRPIN != 0 || h.ttl <= 1 {
+    if backend.ifindex == 0 || backend.mac == [0; 6] || flow.flags & FLOW_FLAG_HAIRPIN != 0 || h.ttl <= 1 {
         return NOT_KEPT;
     }
     let interface = match tables.way_out(backend.ifindex) {
@@ -127,7 +146,7 @@ fn to_local<P: Packet, T: Tables, const V6: bool>(
     let done = rewrite::set_macs(packet, backend.mac, interface.mac)
         .and_then(|()| rewrite::lead::<P, V6>(packet, h, &backend.delivery, flow.source_port, port));
     match done {
-        Some(()) => backend.ifindex,
+        Some(()) => backend.ifindex | HERE,
         None => REFUSED,
     }
 }
@@ -153,16 +172,11 @@ mod tests {
         namespace: NAMESPACE_NODE,
     };
 
-    /// Where the backend of a flow is that the hook takes care of.
-    const fn place(xdp: bool) -> Place {
-        if xdp { Place::Node2 } else { Place::Here }
-    }
-
     /// A flow to there, and a packet of it.
-    fn begun<const XDP: bool>(case: Case, change: impl FnOnce(&mut Flow)) -> (World, Vec<u8>) {
+    fn begun(case: Case, place: Place, change: impl FnOnce(&mut Flow)) -> (World, Vec<u8>) {
         let tuple = case.tuple(case.client(), case.published(1), NETWORK_NODE);
-        let world = World::new().serve(case, &[place(XDP)]);
-        let world = world.flow(case, tuple, place(XDP), None).change(tuple, change);
+        let world = World::new().serve(case, &[place]);
+        let world = world.flow(case, tuple, place, None).change(tuple, change);
         (
             world,
             case.frame(case.client(), case.published(1)).payload(b"more").build(),
@@ -175,19 +189,20 @@ mod tests {
     }
 
     /// A world in which the way to the backend's node is kept.
-    fn keeping<const XDP: bool>(world: &World, frame: &[u8]) -> World {
+    fn keeping<const XDP: bool>(world: &World, place: Place, frame: &[u8]) -> World {
         let world = world.clone();
         world.tables.ways.replace(Some(BTreeMap::new()));
         let (verdict, _) = ingress::<XDP, false>(&world, frame);
-        assert_eq!(
-            verdict.reason,
-            if XDP {
-                Reason::ForwardTunnel
-            } else {
-                Reason::ForwardLocal
-            }
-        );
+        assert_eq!(verdict.reason, reason(place));
         world
+    }
+
+    fn reason(place: Place) -> Reason {
+        if place == Place::Here {
+            Reason::ForwardLocal
+        } else {
+            Reason::ForwardTunnel
+        }
     }
 
     fn ingress<const XDP: bool, const FRAGMENTS: bool>(world: &World, frame: &[u8]) -> (Verdict, Vec<u8>) {
@@ -226,38 +241,36 @@ mod tests {
     #[test]
     fn a_flow_that_goes_on_is_sent_in_one_step() {
         for case in Case::ALL {
-            let (world, frame) = begun::<true>(case, |flow| flow.last_seen = NOW - 3);
+            let (world, frame) = begun(case, Place::Node2, |flow| flow.last_seen = NOW - 3);
             assert!(!sent::<true>(case, &world, &frame), "no way is kept");
-            goes_on::<true>(case);
-            goes_on::<false>(case);
+            goes_on::<true>(case, Place::Node2);
+            goes_on::<false>(case, Place::Node2);
+            goes_on::<false>(case, Place::Here);
         }
     }
 
-    fn goes_on<const XDP: bool>(case: Case) {
-        let (world, frame) = begun::<XDP>(case, |flow| flow.last_seen = NOW - 3);
-        let world = keeping::<XDP>(&world, &frame);
+    fn goes_on<const XDP: bool>(case: Case, place: Place) {
+        let (world, frame) = begun(case, place, |flow| flow.last_seen = NOW - 3);
+        let world = keeping::<XDP>(&world, place, &frame);
         assert!(sent::<XDP>(case, &world, &frame), "{}", case.name());
         let whole = case.frame(case.client(), case.published(1)).payload(b"more");
         let partial = sent::<XDP>(case, &world, &whole.partial().build());
         assert_eq!(partial, !XDP, "tc finishes the checksum");
         for state in [BACKEND_GONE, BACKEND_DRAINING] {
-            let mut other = world.clone().backend_state(case, place(XDP), state);
+            let mut other = world.clone().backend_state(case, place, state);
             other.tables.ways = world.tables.ways.clone();
             assert!(!sent::<XDP>(case, &other, &frame), "{} {state}", case.name());
         }
-        let (world, _) = begun::<XDP>(case, |flow| flow.last_seen = NOW - 3);
+        let (world, _) = begun(case, place, |flow| flow.last_seen = NOW - 3);
         let (verdict, _) = ingress::<XDP, false>(&world, &frame);
-        assert_eq!(
-            verdict.action,
-            if XDP { Action::Transmit } else { Action::RedirectPeer }
-        );
+        assert_eq!(verdict.reason, reason(place));
         assert_eq!(flow(&world, case).map(|flow| flow.last_seen), Some(NOW));
     }
 
     #[test]
     fn a_backend_that_is_not_behind_a_veth_is_left_to_the_rest() {
         for case in Case::ALL {
-            let (world, frame) = begun::<false>(case, |_| {});
+            let (world, frame) = begun(case, Place::Here, |_| {});
             let id = case.backend_id(Place::Here);
             let changes: [fn(&mut Backend); 3] = [|b| b.ifindex = 0, |b| b.mac = [0; 6], |b| b.flags = 0];
             for change in changes {
@@ -278,14 +291,15 @@ mod tests {
     #[test]
     fn whatever_a_byte_says_both_do_the_same() {
         for case in Case::ALL {
-            byte_by_byte::<true>(case);
-            byte_by_byte::<false>(case);
+            byte_by_byte::<true>(case, Place::Node2);
+            byte_by_byte::<false>(case, Place::Node2);
+            byte_by_byte::<false>(case, Place::Here);
         }
     }
 
-    fn byte_by_byte<const XDP: bool>(case: Case) {
-        let (world, frame) = begun::<XDP>(case, |_| {});
-        let world = keeping::<XDP>(&world, &frame);
+    fn byte_by_byte<const XDP: bool>(case: Case, place: Place) {
+        let (world, frame) = begun(case, place, |_| {});
+        let world = keeping::<XDP>(&world, place, &frame);
         let mut special = 0;
         for at in 0..frame.len() {
             let was = frame[at];
@@ -308,18 +322,19 @@ mod tests {
     #[test]
     fn whatever_a_flow_says_both_do_the_same() {
         for case in Case::ALL {
-            state_by_state::<true>(case);
-            state_by_state::<false>(case);
+            state_by_state::<true>(case, Place::Node2);
+            state_by_state::<false>(case, Place::Node2);
+            state_by_state::<false>(case, Place::Here);
         }
     }
 
-    fn state_by_state<const XDP: bool>(case: Case) {
-        let (fresh, frame) = begun::<XDP>(case, |_| {});
-        let kept = keeping::<XDP>(&fresh, &frame);
+    fn state_by_state<const XDP: bool>(case: Case, place: Place) {
+        let (fresh, frame) = begun(case, place, |_| {});
+        let kept = keeping::<XDP>(&fresh, place, &frame);
         for state in FLOW_NEW..=FLOW_ENDED {
             for flags in [0, 1, 2, 4, 8, 16, 32, 64] {
                 for silent in [0, 1, 900, 1_000, 4_000, 1 << 30] {
-                    let (world, frame) = begun::<XDP>(case, |flow| {
+                    let (world, frame) = begun(case, place, |flow| {
                         (flow.state, flow.flags, flow.last_seen) = (state, flags, NOW.wrapping_sub(silent));
                     });
                     world.tables.ways.replace(kept.tables.ways.borrow().clone());
@@ -331,7 +346,7 @@ mod tests {
                         _ => false,
                     };
                     let mut special = FLOW_FLAG_ANSWERED | FLOW_FLAG_OVERFLOW;
-                    if !XDP {
+                    if place == Place::Here {
                         special |= FLOW_FLAG_HAIRPIN;
                     }
                     assert_eq!(done, may && flags & special == 0, "{state} {flags} {silent}");

@@ -16,6 +16,7 @@ use crate::pressure;
 use crate::route::takes_frames;
 use crate::tables::{Env, NextHop, Tables};
 use crate::verdict::{Action, Reason, Verdict};
+use crate::wire::parse::Headers;
 use crate::wire::rewrite;
 use crate::wire::{Hook, Packet};
 
@@ -151,14 +152,17 @@ pub(super) fn put<P: Packet>(packet: &mut P, work: &mut Work, action: Action, re
     }
 }
 
+/// Whether [`arrives`] may find something.
+#[inline(always)]
+pub(super) fn may_arrive<P: Packet, T: Tables>(tables: &T, h: &Headers) -> bool {
+    P::HOOK == Hook::Tc && hands_over(tables) && tables.knows_port(h.tuple.protocol, h.tuple.source_port)
+}
+
 /// A packet of no service that comes from outside (tc): it may be the reply of another node's backend to a client here.
 #[inline(always)]
 pub(super) fn arrives<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work) -> Verdict {
     let pass = Verdict::pass(Reason::PassNotService);
-    if P::HOOK != Hook::Tc || !hands_over(tables) {
-        return pass;
-    }
-    if !tables.knows_port(work.headers.tuple.protocol, work.headers.tuple.source_port) {
+    if !may_arrive::<P, T>(tables, &work.headers) {
         return pass;
     }
     if is_local(tables, &work.headers.tuple.destination) || work.headers.tagged || work.headers.ttl <= 1 {

@@ -28,8 +28,7 @@ pub fn port<P: Packet, const V6: bool>(packet: &P) -> Option<(u8, u16)> {
     }
 }
 
-/// Reads a plain packet of the family into `headers`, if it begins and ends nothing: of TCP no SYN, FIN or RST. Returns the
-/// field of its checksum.
+/// Reads a plain packet of the family into `headers`. Returns the field of its checksum.
 #[inline(always)]
 pub fn read<P: Packet, const V6: bool>(packet: &P, headers: &mut Headers) -> Option<[u8; 2]> {
     let (length, protocol) = if V6 {
@@ -48,6 +47,12 @@ pub fn read<P: Packet, const V6: bool>(packet: &P, headers: &mut Headers) -> Opt
         return None;
     }
     transport::<P, V6>(packet, headers)
+}
+
+/// Whether it begins or ends nothing: of TCP no SYN, FIN or RST.
+#[inline(always)]
+pub const fn goes_on(headers: &Headers) -> bool {
+    headers.flags & (tcp::SYN | tcp::FIN | tcp::RST) == 0
 }
 
 /// Length of the packet, and its protocol. No branch for each word: there is one answer to all that is unusual.
@@ -93,8 +98,7 @@ fn transport<P: Packet, const V6: bool>(packet: &P, headers: &mut Headers) -> Op
             let fourth = u32::from_be(fourth);
             headers.l4_length = (fourth >> 28) as usize * 4;
             headers.flags = (fourth >> 16) as u8;
-            let turns = headers.flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0;
-            if turns || headers.l4_length < 20 || header(V6) + headers.l4_length > room {
+            if headers.l4_length < 20 || header(V6) + headers.l4_length > room {
                 return None;
             }
             let [a, b, ..] = fifth.to_ne_bytes();
