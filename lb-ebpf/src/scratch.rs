@@ -1,6 +1,7 @@
 //! What a program has to itself while it runs: the keys that it builds, the place where it works, and the time.
 
 use core::ffi::c_void;
+use core::mem::offset_of;
 use core::ptr;
 
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
@@ -10,7 +11,7 @@ use lb_common::pipeline::Work;
 use lb_common::tables::Env;
 use lb_common::tuple::Tuple;
 
-use crate::maps;
+use crate::maps::{self, Scratch};
 use crate::tables::Maps;
 
 impl<const KEEP: bool> Maps<KEEP> {
@@ -38,14 +39,16 @@ impl<const KEEP: bool> Maps<KEEP> {
     pub(crate) fn key4(&self, t: &Tuple) -> &FlowKey4 {
         // SAFETY: this CPU's own element, and one key at a time.
         unsafe {
-            (*self.scratch).flow4 = FlowKey4 {
-                source: t.source.v4_bytes(),
-                destination: t.destination.v4_bytes(),
-                source_port: t.source_port,
-                destination_port: t.destination_port,
-                network_protocol: t.network_protocol(),
-            };
-            &(*self.scratch).flow4
+            let key = &raw mut (*self.scratch).flow4;
+            let (source, destination) = (t.source.words()[3], t.destination.words()[3]);
+            ptr::write_volatile(key.cast(), halves(source, destination));
+            set_end(
+                key.cast(),
+                offset_of!(FlowKey4, source_port),
+                ports(t),
+                t.network_protocol(),
+            );
+            &*key
         }
     }
 
@@ -56,9 +59,12 @@ impl<const KEEP: bool> Maps<KEEP> {
             let key = &raw mut (*self.scratch).flow6;
             set_address(&raw mut (*key).source, t.source);
             set_address(&raw mut (*key).destination, t.destination);
-            (*key).source_port = t.source_port;
-            (*key).destination_port = t.destination_port;
-            (*key).network_protocol = t.network_protocol();
+            set_end(
+                key.cast(),
+                offset_of!(FlowKey6, source_port),
+                ports(t),
+                t.network_protocol(),
+            );
             &*key
         }
     }
@@ -69,10 +75,9 @@ impl<const KEEP: bool> Maps<KEEP> {
         unsafe {
             let key = &raw mut (*self.scratch).endpoint;
             set_address(&raw mut (*key).address, k.address);
-            ptr::write_volatile(&raw mut (*key).network, k.network);
-            (*key).port = k.port;
-            (*key).protocol = k.protocol;
-            (*key).family = k.family;
+            let [p0, p1] = k.port.to_ne_bytes();
+            let last = u32::from_ne_bytes([p0, p1, k.protocol, k.family]);
+            set_end(key.cast(), offset_of!(EndpointKey, network), k.network, last);
             &*key
         }
     }
@@ -108,6 +113,43 @@ impl<const KEEP: bool> Maps<KEEP> {
             namespace,
         }
     }
+}
+
+/// Two words, as they lie one behind the other.
+#[inline(always)]
+const fn halves(first: u32, second: u32) -> u64 {
+    if cfg!(target_endian = "little") {
+        first as u64 | (second as u64) << 32
+    } else {
+        (first as u64) << 32 | second as u64
+    }
+}
+
+/// Two ports, as they lie one behind the other.
+#[inline(always)]
+const fn ports(t: &Tuple) -> u32 {
+    if cfg!(target_endian = "little") {
+        t.source_port as u32 | (t.destination_port as u32) << 16
+    } else {
+        (t.source_port as u32) << 16 | t.destination_port as u32
+    }
+}
+
+const _: () = assert!(
+    offset_of!(Scratch, flow4) % 8 == 0
+        && offset_of!(Scratch, flow6) % 8 == 0
+        && offset_of!(Scratch, endpoint) % 8 == 0
+        && offset_of!(FlowKey4, source_port) % 8 == 0
+        && offset_of!(FlowKey6, source_port) % 8 == 0
+        && offset_of!(EndpointKey, network) % 8 == 0
+);
+
+/// Writes the last two words of a key, at `offset`, in one step: who reads a word that was written in parts waits until the parts
+/// have left the CPU, and with them all that comes before. A key is read at once, to be hashed.
+#[inline(always)]
+unsafe fn set_end(key: *mut u8, offset: usize, first: u32, second: u32) {
+    // SAFETY: the caller's pointer is good for a key whose last eight bytes, which are aligned, are there.
+    unsafe { ptr::write_volatile(key.add(offset).cast(), halves(first, second)) }
 }
 
 /// Writes an address word by word: a copy between two pieces of memory would become a call of `memmove`, and zeros one of

@@ -45,12 +45,12 @@ fn follow<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env) -> u32 {
 
 #[inline(always)]
 fn follow_in<P: Packet, T: Tables, const V6: bool>(packet: &mut P, tables: &T, env: &Env) -> u32 {
-    let Some((protocol, port)) = plain::port::<P, V6>(packet) else {
+    let Some((protocol, source_port, port)) = plain::ports::<P, V6>(packet) else {
         return NOT_KEPT;
     };
     // Before all else is read, which would have to be kept on the stack meanwhile.
     let published = tables.publishes(protocol, port);
-    if !published && is_tunnel(tables, protocol, port) {
+    if !published && (is_tunnel(tables, protocol, port) || inside::may_arrive::<P, T>(tables, protocol, source_port)) {
         return NOT_KEPT;
     }
     let mut headers = Headers::default();
@@ -59,11 +59,7 @@ fn follow_in<P: Packet, T: Tables, const V6: bool>(packet: &mut P, tables: &T, e
         return NOT_KEPT;
     };
     if !published {
-        return if inside::may_arrive::<P, T>(tables, h) {
-            NOT_KEPT
-        } else {
-            NOT_SERVICE
-        };
+        return NOT_SERVICE;
     }
     // What a sender leaves to its network card XDP leaves to tc.
     let partial = P::HOOK == Hook::Xdp && rewrite::is_partial(h, checksum);

@@ -16,7 +16,6 @@ use crate::pressure;
 use crate::route::takes_frames;
 use crate::tables::{Env, NextHop, Tables};
 use crate::verdict::{Action, Reason, Verdict};
-use crate::wire::parse::Headers;
 use crate::wire::rewrite;
 use crate::wire::{Hook, Packet};
 
@@ -154,15 +153,16 @@ pub(super) fn put<P: Packet>(packet: &mut P, work: &mut Work, action: Action, re
 
 /// Whether [`arrives`] may find something.
 #[inline(always)]
-pub(super) fn may_arrive<P: Packet, T: Tables>(tables: &T, h: &Headers) -> bool {
-    P::HOOK == Hook::Tc && hands_over(tables) && tables.knows_port(h.tuple.protocol, h.tuple.source_port)
+pub(super) fn may_arrive<P: Packet, T: Tables>(tables: &T, protocol: u8, source_port: u16) -> bool {
+    P::HOOK == Hook::Tc && hands_over(tables) && tables.knows_port(protocol, source_port)
 }
 
 /// A packet of no service that comes from outside (tc): it may be the reply of another node's backend to a client here.
 #[inline(always)]
 pub(super) fn arrives<P: Packet, T: Tables>(packet: &mut P, tables: &T, env: &Env, work: &mut Work) -> Verdict {
     let pass = Verdict::pass(Reason::PassNotService);
-    if !may_arrive::<P, T>(tables, &work.headers) {
+    let tuple = &work.headers.tuple;
+    if !may_arrive::<P, T>(tables, tuple.protocol, tuple.source_port) {
         return pass;
     }
     if is_local(tables, &work.headers.tuple.destination) || work.headers.tagged || work.headers.ttl <= 1 {

@@ -16,16 +16,18 @@ pub const fn end(v6: bool) -> usize {
     ETHERNET + header(v6)
 }
 
-/// Protocol and destination port, where a plain packet of the family has them.
+/// Protocol and ports, source and destination, where a plain packet of the family has them.
 #[inline(always)]
-pub fn port<P: Packet, const V6: bool>(packet: &P) -> Option<(u8, u16)> {
-    if V6 {
+pub fn ports<P: Packet, const V6: bool>(packet: &P) -> Option<(u8, u16, u16)> {
+    let (protocol, ports) = if V6 {
         let [next] = packet.load::<1>(ETHERNET + 6)?;
-        Some((next, packet.load_u16(ETHERNET + 42)?))
+        let [ports] = packet.load_words::<1>(end(V6))?;
+        (next, u32::from_be(ports))
     } else {
         let h = packet.load_words::<6>(ETHERNET)?;
-        Some(((u32::from_be(h[2]) >> 16) as u8, u32::from_be(h[5]) as u16))
-    }
+        ((u32::from_be(h[2]) >> 16) as u8, u32::from_be(h[5]))
+    };
+    Some((protocol, (ports >> 16) as u16, ports as u16))
 }
 
 /// Reads a plain packet of the family into `headers`. Returns the field of its checksum.

@@ -116,13 +116,20 @@ pub fn lead<P: Packet, const V6: bool>(
         packet.store_words(l3 + 24, words)?;
     } else {
         packet.store_words(l3 + 16, [words[3]])?;
-        packet.update_l3_checksum(l3 + 10, address)?;
     }
     packet.store_words(
         l4,
         [(u32::from(source_port) << 16 | u32::from(destination_port)).to_be()],
     )?;
-    lower_ttl(packet, l3, h.ttl, V6)?;
+    if V6 {
+        lower_ttl(packet, l3, h.ttl, true)?;
+    } else {
+        // Both changes of the checksum at once: who reads again what was only just written in part waits for it.
+        let [_, protocol, sum @ ..] = packet.load::<4>(l3 + 8)?;
+        let ttl = h.ttl.wrapping_sub(1);
+        let sum = address.change2([h.ttl, protocol], [ttl, protocol]).apply(sum);
+        packet.store(l3 + 8, [ttl, protocol, sum[0], sum[1]])?;
+    }
     let udp = h.tuple.protocol == UDP;
     packet.update_l4_checksum(l4 + if udp { 6 } else { 16 }, address, ports, udp, V6)
 }
