@@ -123,6 +123,14 @@ pub(crate) fn load_stateless(object: &[u8]) -> Result<Ebpf> {
     Ok(ebpf)
 }
 
+/// Loads the tables alone, with room for so many flows: for the sake of the memory that they take.
+///
+/// # Errors
+/// If the kernel refuses them.
+pub(crate) fn load_for_memory(object: &[u8], flows: u32) -> Result<Ebpf> {
+    Ok(EbpfLoader::new().map_max_entries("flows", flows).load(object)?)
+}
+
 fn load_program(name: &str, program: &mut Program) -> Result<()> {
     match program {
         Program::Xdp(program) => program.load(),

@@ -48,6 +48,7 @@ pub(super) fn ours(stages: &mut Vec<Stage>, lanes: &mut Vec<Lane>, numbers: &[Fl
         (Hook::Tc, Path::Inside),
         (Hook::Tc, Path::ReplyInside),
     ];
+    let first = stages.len();
     for (place, opened, paths) in [
         (Place::Node2, &[Path::ToNode][..], &remote[..]),
         (
@@ -99,7 +100,7 @@ pub(super) fn ours(stages: &mut Vec<Stage>, lanes: &mut Vec<Lane>, numbers: &[Fl
             let case = case(hook, path, family.v6, Flows::None);
             let flows = Flows::None;
             // The first stage with backends here: their ports are known, because they have been spoken to.
-            let stage = if path == Path::NotService { 0 } else { numbers.len() };
+            let stage = first + if path == Path::NotService { 0 } else { numbers.len() };
             add(
                 stages,
                 lanes,

@@ -8,6 +8,7 @@ mod chapter;
 pub(crate) mod count;
 pub(crate) mod frames;
 mod lanes;
+mod memory;
 pub(crate) mod stage;
 pub(crate) mod template;
 
@@ -21,7 +22,7 @@ use self::lanes::{Lane, ours, services, steps, yardsticks};
 use self::stage::Stage;
 use crate::data::Data;
 use crate::machine::pin;
-use crate::yardstick::Table;
+use crate::yardstick::{self, Table};
 use crate::{Effort, packages};
 
 pub(crate) use self::chapter::{bars, chapter};
@@ -85,9 +86,11 @@ pub(crate) fn case(hook: Hook, path: Path, v6: bool, flows: Flows) -> String {
 /// If the kernel refuses something, or a packet does not go where it should.
 pub(crate) fn measure(effort: Effort, data: &mut Data) -> Result<()> {
     data.note(packages::version("clang", "--version"));
+    let object = yardstick::compile(Table::Hash)?;
     let netns = world::build()?;
     netns.run(|| {
         pin(0)?;
+        let _scattered = memory::take_scattered(&object)?;
         let mut stages = Vec::new();
         let mut lanes = Vec::new();
         ours(&mut stages, &mut lanes, &Flows::EACH)?;
